@@ -1,0 +1,203 @@
+"""The programs in examples/ do what their first lines say, each form with the other."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from .endpoint import Endpoint
+from .program import Program
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUEUES = ("task_queue", "rpc_queue", "celery")
+EXCHANGES = ("logs", "direct_logs", "topic_logs")
+
+
+@pytest.fixture(autouse=True)
+def _clean_broker(broker: Endpoint) -> Iterator[None]:
+    """The programs use fixed names: nothing of an earlier test may be left."""
+
+    def clean() -> None:
+        with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+            channel = connection.channel()
+            for queue in QUEUES:
+                channel.queue_delete(queue)
+            for exchange in EXCHANGES:
+                channel.exchange_delete(exchange)
+
+    clean()
+    yield
+    clean()
+
+
+def start(broker: Endpoint, name: str, *words: str) -> Program:
+    """Start an example: the pika form takes the URL as an argument, the other from AMQP_URL."""
+    path = EXAMPLES / name
+    if path.name.startswith("aio_"):
+        return Program("-W", "error", path, *words, env={"AMQP_URL": broker.url})
+    return Program("-W", "error", path, broker.url, *words, env={"AMQP_URL": "amqp://nowhere/"})
+
+
+def run(broker: Endpoint, name: str, *words: str) -> list[str]:
+    with start(broker, name, *words) as program:
+        return program.finish()
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    names = [str(path.relative_to(EXAMPLES)) for path in sorted(EXAMPLES.rglob("*.py"))]
+    assert names
+    assert [name for name in names if name not in here and Path(name).name not in here] == []
+
+
+def test_work_queue_gives_each_job_to_one_worker(broker: Endpoint) -> None:
+    with (
+        start(broker, "work_queue/worker.py") as blocking,
+        start(broker, "work_queue/aio_worker.py") as asynchronous,
+    ):
+        blocking.expect("[*] Waiting")
+        asynchronous.expect("[*] Waiting")
+        assert run(broker, "work_queue/new_task.py", "one.") == [" [x] Sent 'one.'"]
+        assert run(broker, "work_queue/aio_new_task.py", "two.") == [" [x] Sent 'two.'"]
+        # Round robin: each of the two free workers gets one.
+        blocking.expect(" [x] Done")
+        asynchronous.expect(" [x] Done")
+        lines = blocking.interrupt() + asynchronous.interrupt()
+    assert sorted(line for line in lines if "Received" in line) == [
+        " [x] Received 'one.'",
+        " [x] Received 'two.'",
+    ]
+    assert lines.count(" [x] Done") == 2
+
+
+@pytest.mark.parametrize("form", ["worker.py", "aio_worker.py"])
+def test_job_of_a_killed_worker_goes_to_another(broker: Endpoint, form: str) -> None:
+    sender = form.replace("worker", "new_task")
+    assert run(broker, f"work_queue/{sender}", "x" + "." * 10) == [" [x] Sent 'x..........'"]
+    with start(broker, f"work_queue/{form}") as first:
+        first.expect("Received")
+        first.kill()
+        assert " [x] Done" not in first.lines
+    with start(broker, f"work_queue/{form}") as second:
+        second.expect(" [x] Received 'x..........'")
+        second.expect(" [x] Done")
+        second.interrupt()
+
+
+def test_published_lines_reach_every_listener(broker: Endpoint) -> None:
+    with (
+        start(broker, "publish_subscribe/receive_logs.py") as blocking,
+        start(broker, "publish_subscribe/aio_receive_logs.py") as asynchronous,
+    ):
+        blocking.expect("[*] Waiting")
+        asynchronous.expect("[*] Waiting")
+        run(broker, "publish_subscribe/emit_log.py", "first", "line")
+        run(broker, "publish_subscribe/aio_emit_log.py")
+        for listener in (blocking, asynchronous):
+            listener.expect(" [x] info: Hello World!")
+            assert listener.interrupt()[1:] == [" [x] first line", " [x] info: Hello World!"]
+
+
+def test_routing_selects_by_severity(broker: Endpoint) -> None:
+    with (
+        start(broker, "routing/receive_logs_direct.py", "warning", "error") as blocking,
+        start(broker, "routing/aio_receive_logs_direct.py", "error", "info") as asynchronous,
+    ):
+        blocking.expect("[*] Waiting")
+        asynchronous.expect("[*] Waiting")
+        run(broker, "routing/emit_log_direct.py", "warning", "hot")
+        run(broker, "routing/aio_emit_log_direct.py")
+        run(broker, "routing/emit_log_direct.py", "debug", "unheard")
+        run(broker, "routing/aio_emit_log_direct.py", "error", "on", "fire")
+        for listener in (blocking, asynchronous):
+            listener.expect(" [x] error:'on fire'")
+        assert blocking.interrupt()[1:] == [" [x] warning:'hot'", " [x] error:'on fire'"]
+        assert asynchronous.interrupt()[1:] == [
+            " [x] info:'Hello World!'",
+            " [x] error:'on fire'",
+        ]
+
+
+def test_topics_select_by_pattern(broker: Endpoint) -> None:
+    with (
+        start(broker, "topics/receive_logs_topic.py", "kern.*", "#.critical") as blocking,
+        start(broker, "topics/aio_receive_logs_topic.py", "#") as asynchronous,
+    ):
+        blocking.expect("[*] Waiting")
+        asynchronous.expect("[*] Waiting")
+        run(broker, "topics/emit_log_topic.py", "kern.info", "boot")
+        run(broker, "topics/aio_emit_log_topic.py")
+        run(broker, "topics/aio_emit_log_topic.py", "app.db.critical", "gone")
+        for listener in (blocking, asynchronous):
+            listener.expect(" [x] app.db.critical:'gone'")
+        assert blocking.interrupt()[1:] == [" [x] kern.info:'boot'", " [x] app.db.critical:'gone'"]
+        assert asynchronous.interrupt()[1:] == [
+            " [x] kern.info:'boot'",
+            " [x] anonymous.info:'Hello World!'",
+            " [x] app.db.critical:'gone'",
+        ]
+
+
+@pytest.mark.parametrize("server", ["rpc/rpc_server.py", "rpc/aio_rpc_server.py"])
+def test_rpc_clients_get_their_answers(broker: Endpoint, server: str) -> None:
+    with start(broker, server) as serving:
+        serving.expect("[*] Awaiting")
+        assert run(broker, "rpc/rpc_client.py", "10") == [
+            " [x] Requesting fibonacci(10)",
+            " [.] Got 55",
+        ]
+        assert run(broker, "rpc/aio_rpc_client.py", "30", "1", "7") == [
+            " [x] Requesting fibonacci of 30, 1, 7",
+            " [.] Got 832040",
+            " [.] Got 1",
+            " [.] Got 13",
+        ]
+        served = serving.interrupt()[1:]
+    assert served[0] == " [.] fibonacci(10)"
+    assert sorted(served[1:]) == [" [.] fibonacci(1)", " [.] fibonacci(30)", " [.] fibonacci(7)"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "publisher_confirms/publish_with_confirms.py",
+        "publisher_confirms/aio_publish_with_confirms.py",
+    ],
+)
+def test_confirms_count_what_the_broker_took_and_show_what_it_returned(
+    broker: Endpoint, name: str
+) -> None:
+    first, second = run(broker, name, "120")
+    assert first == " [x] 120 of 120 messages confirmed"
+    assert second.startswith(" [!] Returned: ")
+    assert "NO_ROUTE" in second
+
+
+def test_receivers_without_a_key_say_how_to_use_them(broker: Endpoint) -> None:
+    for name in (
+        "routing/receive_logs_direct.py",
+        "routing/aio_receive_logs_direct.py",
+        "topics/receive_logs_topic.py",
+        "topics/aio_receive_logs_topic.py",
+    ):
+        with start(broker, name) as program:
+            program.expect(f"usage: {Path(name).name} [URL]")
+            assert program.process.wait() == 1
+
+
+def test_celery_application_runs_its_tasks(broker: Endpoint) -> None:
+    folder = EXAMPLES / "celery_app"
+    worker = ("-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO", "-c", "2")
+    assert (folder / "tasks.py").exists()
+    with Program(*worker, cwd=folder, env={"AMQP_URL": broker.url}) as celery:
+        celery.expect(" ready.")
+        with Program("enqueue.py", broker.url, cwd=folder) as enqueue:
+            assert enqueue.finish() == [
+                " [x] add: 5",
+                " [x] fetch: http://example.com/ fetched at attempt 3",
+                " [x] countdown: ran after half a second",
+                " [x] group: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]",
+            ]
+        celery.interrupt(signal.SIGTERM)
