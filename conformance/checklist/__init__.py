@@ -1,0 +1,9 @@
+"""Everything that a broker must do and a scenario must show, each with an id.
+
+`ITEMS` maps ids to what is asked; `LEFT_OUT` maps ids to the reason why no scenario asks for it.
+"""
+
+from conformance.checklist import errors, methods, statements
+
+ITEMS: dict[str, str] = {**methods.METHODS, **errors.ERRORS, **statements.STATEMENTS}
+LEFT_OUT: dict[str, str] = {**errors.LEFT_OUT, **statements.LEFT_OUT}

@@ -1,0 +1,72 @@
+"""What a run prints and writes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from conformance.registry import Scenario
+from conformance.runner import DEVIATING, FAILED, PASSED, Broker, Result
+
+
+def table(results: Sequence[Result]) -> str:
+    """Passed, failed and deviating of each area."""
+    counts = Counter((r.scenario.area, r.outcome) for r in results)
+    areas = sorted({r.scenario.area for r in results})
+    width = max(map(len, [*areas, "area"]))
+    lines = [f"{'area':<{width}}  passed  failed  deviating"]
+    for area in areas:
+        passed, failed, deviating = (counts[area, o] for o in (PASSED, FAILED, DEVIATING))
+        lines.append(f"{area:<{width}}  {passed:>6}  {failed:>6}  {deviating:>9}")
+    return "\n".join(lines)
+
+
+def failures(results: Sequence[Result]) -> str:
+    """Each failure with its reason."""
+    return "\n".join(
+        f"FAILED {r.scenario.name}\n       {r.reason}" for r in results if r.outcome == FAILED
+    )
+
+
+def totals(results: Sequence[Result], seconds: float) -> str:
+    """The closing line."""
+    counts = Counter(r.outcome for r in results)
+    return (
+        f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[DEVIATING]} deviating"
+        f" in {seconds:.1f} s"
+    )
+
+
+def as_json(results: Sequence[Result], broker: Broker) -> str:
+    """The results for machines."""
+    return json.dumps(
+        {
+            "broker": broker.name,
+            "description": broker.description,
+            "results": [
+                {
+                    "name": r.scenario.name,
+                    "area": r.scenario.area,
+                    "covers": r.scenario.covers,
+                    "outcome": r.outcome,
+                    "reason": r.reason,
+                    "seconds": round(r.seconds, 3),
+                }
+                for r in results
+            ],
+        },
+        indent=1,
+    )
+
+
+def listing(scenarios: Sequence[Scenario]) -> str:
+    """Every scenario's name with the ids it covers."""
+    return "\n".join(f"{s.area}: {s.name}  [{' '.join(s.covers)}]" for s in scenarios)
+
+
+def deviation_list(scenarios: Sequence[Scenario]) -> str:
+    """The deviations of every broker as Markdown, for README.md."""
+    return "\n".join(
+        f"- {d.broker}: `{s.name}`: {d.reason}" for s in scenarios for d in s.deviations
+    )
