@@ -1,0 +1,81 @@
+"""What the exchanges are compared with: the same promises, kept in the plainest way."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from exchanges import Exchange, Headers
+
+
+def topic_matches(pattern: str, key: str) -> bool:
+    def match(words: list[str], rest: list[str]) -> bool:
+        if not words:
+            return not rest
+        if words[0] == "#":
+            return match(words[1:], rest) or (bool(rest) and match(words, rest[1:]))
+        return bool(rest) and words[0] in ("*", rest[0]) and match(words[1:], rest[1:])
+
+    return match(pattern.split(".") if pattern else [], key.split(".") if key else [])
+
+
+def headers_match(arguments: Headers, headers: Headers) -> bool:
+    mode = str(arguments.get("x-match", "all"))
+    found = [
+        name in headers and (value is None or headers[name] == value)
+        for name, value in arguments.items()
+        if name != "x-match" and (mode.endswith("-with-x") or not name.startswith("x-"))
+    ]
+    return all(found) if mode.startswith("all") else any(found)
+
+
+MATCHES: dict[str, Callable[[str, Headers, str, Headers], bool]] = {
+    "direct": lambda binding_key, _arguments, key, _headers: binding_key == key,
+    "fanout": lambda _binding_key, _arguments, _key, _headers: True,
+    "topic": lambda binding_key, _arguments, key, _headers: topic_matches(binding_key, key),
+    "headers": lambda _binding_key, arguments, _key, headers: headers_match(arguments, headers),
+}
+"""By exchange type: does a binding (key, arguments) match a message (key, headers)?"""
+
+
+def footprint(exchange: Exchange[Any]) -> int:
+    """How many entries and objects an exchange holds, in whatever structures."""
+    seen: set[int] = set()
+    waiting: list[object] = [vars(exchange)]
+    size = 0
+    while waiting:
+        found = waiting.pop()
+        ours = type(found).__module__.startswith("exchanges")
+        if id(found) in seen or not (ours or isinstance(found, dict | list | tuple | frozenset)):
+            continue
+        seen.add(id(found))
+        size += 1 + (len(found) if isinstance(found, Mapping | list) else 0)
+        waiting.extend(gc.get_referents(found))
+    return size
+
+
+class Steps:
+    """Lines of our code executed within `counted_steps`."""
+
+    count = 0
+
+
+@contextmanager
+def counted_steps() -> Iterator[Steps]:
+    """Counts executed lines of the package `exchanges`: the same on every machine."""
+    steps = Steps()
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        if not frame.f_globals.get("__name__", "").startswith("exchanges"):
+            return None
+        steps.count += event == "line"
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield steps
+    finally:
+        sys.settrace(previous)
