@@ -60,6 +60,7 @@ class Program:
         Lines already seen count. Raises AssertionError with the output when the program ends or
         the deadline passes before.
         """
+
         def arrived() -> bool:
             if isinstance(wanted, str):
                 return any(wanted in line for line in self.lines)
