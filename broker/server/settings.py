@@ -80,14 +80,16 @@ _ADDRESSES = "an IPv4 or IPv6 address or a host name"
 _NAME = "1 to 255 characters"
 
 
-class Settings(BaseSettings, frozen=True):
+class Settings(BaseSettings):
     """What `leveret serve` can be told.
 
     Raises pydantic.ValidationError for a bad value and SettingsError for a TOML file that cannot
     be read or has unknown keys; `load` turns both into SettingsError.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     host: Annotated[
         list[Address],

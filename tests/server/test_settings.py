@@ -201,7 +201,7 @@ def test_home_is_expanded_in_the_data_directory(monkeypatch: pytest.MonkeyPatch)
 def test_settings_cannot_be_changed() -> None:
     settings = Settings.load({})
     with pytest.raises(ValueError, match="frozen"):
-        settings.port = 1  # type: ignore[misc]
+        settings.port = 1
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -1,0 +1,143 @@
+"""The command line: what it says of itself, and one line and status 2 for what it cannot use."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from broker import __version__, cli
+from broker.server.settings import Settings, default, flag
+from tests.conftest import environment
+
+
+def leveret(*args: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own, as a person would."""
+    command: Sequence[str] = ["-m", "broker"] if code is None else ["-c", code]
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command, *args],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment(),
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize("args", [["--version"], ["version"], ["--version", "serve"]])
+def test_version_is_printed(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(args) == 0
+    assert capsys.readouterr().out == f"leveret {__version__}\n"
+
+
+def test_module_is_the_command() -> None:
+    finished = leveret("--version")
+    assert (finished.returncode, finished.stdout) == (0, f"leveret {__version__}\n")
+
+
+def test_version_imports_neither_the_command_line_nor_the_settings() -> None:
+    finished = leveret(
+        code="import sys; from broker import cli; cli.main(['--version']);"
+        "print(sorted({'typer', 'pydantic', 'asyncio', 'pathlib'} & set(sys.modules)))"
+    )
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
+def test_bad_setting_is_refused_before_the_server_is_imported() -> None:
+    finished = leveret(
+        code="import sys; from broker import cli; status = cli.main(['serve', '--port', 'x']);"
+        "print(status, sorted({'broker.server.serve', 'pamqp', 'rich'} & set(sys.modules)))"
+    )
+    assert finished.stdout == "2 []\n"
+
+
+def test_help_without_a_command_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    assert "RabbitMQ-style AMQP 0-9-1 message broker" in text
+    assert "  serve " in text
+    assert "  version " in text
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_help_of_serve_has_flag_meaning_and_default_of_every_setting(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    assert cli.main(["serve", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    field = Settings.model_fields[name]
+    assert f" {flag(name)} " in text
+    assert f"{field.description} [" in text
+    assert f"default: {default(field)}]" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (
+            ["serve", "--port", "x"],
+            (
+                "leveret: setting port (from --port): 'x' is not allowed, "
+                "it must be a whole number from 0 to 65535"
+            ),
+        ),
+        (
+            ["serve", "--host", "localhost", "--host", "a b"],
+            (
+                "leveret: setting host (from --host): 'a b' is not allowed, "
+                "it must be an IPv4 or IPv6 address or a host name"
+            ),
+        ),
+        (["serve", "--prot", "1"], "leveret: No such option: --prot"),
+        (["srve"], "leveret: No such command 'srve'"),
+        (["serve", "--port"], "leveret: Option '--port' requires an argument"),
+        (["serve", "here"], "leveret: Got unexpected extra argument"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(
+    args: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(line)
+    assert captured.err.count("\n") == 1
+
+
+def test_bad_file_is_one_line_and_status_2(tmp_path: Path) -> None:
+    file = tmp_path / "leveret.toml"
+    file.write_text("prot = 1\n")
+    finished = leveret("serve", "--config", str(file))
+    assert finished.returncode == 2
+    assert finished.stderr == (
+        f"leveret: unknown key 'prot' in the settings file {file}; did you mean 'port'?\n"
+    )
+
+
+def test_serve_runs_the_broker_with_the_settings_and_exits_with_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        ran.append(settings)
+        return 7
+
+    monkeypatch.setattr("broker.server.serve.run", run)
+    flags = ["--host", "::1", "--host", "localhost,127.0.0.1", "--port", "0", "--transient"]
+    assert cli.main(["serve", *flags, "--no-tcp-keepalive", "--default-pass", "s3cret"]) == 7
+    (settings,) = ran
+    assert settings.host == ["::1", "localhost", "127.0.0.1"]
+    assert (settings.port, settings.transient, settings.tcp_keepalive) == (0, True, False)
+    assert settings.default_pass.get_secret_value() == "s3cret"
+    assert settings.http_port == 15672
+
+
+def test_app_exits_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["leveret", "serve", "--port", "x"])
+    with pytest.raises(SystemExit) as caught:
+        cli.app()
+    assert caught.value.code == 2
