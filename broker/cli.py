@@ -90,8 +90,9 @@ def _serve() -> Callable[..., int]:
         return run(settings)
 
     parameters = [_flag(name, field) for name, field in Settings.model_fields.items()]
+    signature = inspect.Signature(parameters, return_annotation=int)
     # typer reads flags from the signature: it is made from the settings instead of being a copy.
-    serve.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+    serve.__signature__ = signature  # type: ignore[attr-defined]
     serve.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return serve
 
