@@ -7,7 +7,7 @@ from typing import Any
 import pika
 import pytest
 
-from .endpoint import Endpoint
+from tests.conftest import RunningBroker
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def name() -> str:
 
 
 @pytest.fixture
-def connection(broker: Endpoint) -> Iterator[Any]:
+def connection(broker: RunningBroker) -> Iterator[Any]:
     """A blocking pika connection."""
     connection = pika.BlockingConnection(pika.URLParameters(broker.url))
     yield connection

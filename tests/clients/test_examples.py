@@ -7,7 +7,8 @@ from pathlib import Path
 import pika
 import pytest
 
-from .endpoint import Endpoint
+from tests.conftest import RunningBroker
+
 from .program import Program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -16,7 +17,7 @@ EXCHANGES = ("logs", "direct_logs", "topic_logs")
 
 
 @pytest.fixture(autouse=True)
-def _clean_broker(broker: Endpoint) -> Iterator[None]:
+def _clean_broker(broker: RunningBroker) -> Iterator[None]:
     """The programs use fixed names: nothing of an earlier test may be left."""
 
     def clean() -> None:
@@ -32,7 +33,7 @@ def _clean_broker(broker: Endpoint) -> Iterator[None]:
     clean()
 
 
-def start(broker: Endpoint, name: str, *words: str) -> Program:
+def start(broker: RunningBroker, name: str, *words: str) -> Program:
     """Start an example: the pika form takes the URL as an argument, the other from AMQP_URL."""
     path = EXAMPLES / name
     if path.name.startswith("aio_"):
@@ -40,7 +41,7 @@ def start(broker: Endpoint, name: str, *words: str) -> Program:
     return Program("-W", "error", path, broker.url, *words, env={"AMQP_URL": "amqp://nowhere/"})
 
 
-def run(broker: Endpoint, name: str, *words: str) -> list[str]:
+def run(broker: RunningBroker, name: str, *words: str) -> list[str]:
     with start(broker, name, *words) as program:
         return program.finish()
 
@@ -52,7 +53,7 @@ def test_every_example_is_run_by_a_test() -> None:
     assert [name for name in names if name not in here and Path(name).name not in here] == []
 
 
-def test_work_queue_gives_each_job_to_one_worker(broker: Endpoint) -> None:
+def test_work_queue_gives_each_job_to_one_worker(broker: RunningBroker) -> None:
     with (
         start(broker, "work_queue/worker.py") as blocking,
         start(broker, "work_queue/aio_worker.py") as asynchronous,
@@ -73,7 +74,7 @@ def test_work_queue_gives_each_job_to_one_worker(broker: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("form", ["worker.py", "aio_worker.py"])
-def test_job_of_a_killed_worker_goes_to_another(broker: Endpoint, form: str) -> None:
+def test_job_of_a_killed_worker_goes_to_another(broker: RunningBroker, form: str) -> None:
     sender = form.replace("worker", "new_task")
     assert run(broker, f"work_queue/{sender}", "x" + "." * 10) == [" [x] Sent 'x..........'"]
     with start(broker, f"work_queue/{form}") as first:
@@ -86,7 +87,7 @@ def test_job_of_a_killed_worker_goes_to_another(broker: Endpoint, form: str) -> 
         second.interrupt()
 
 
-def test_published_lines_reach_every_listener(broker: Endpoint) -> None:
+def test_published_lines_reach_every_listener(broker: RunningBroker) -> None:
     with (
         start(broker, "publish_subscribe/receive_logs.py") as blocking,
         start(broker, "publish_subscribe/aio_receive_logs.py") as asynchronous,
@@ -100,7 +101,7 @@ def test_published_lines_reach_every_listener(broker: Endpoint) -> None:
             assert listener.interrupt()[1:] == [" [x] first line", " [x] info: Hello World!"]
 
 
-def test_routing_selects_by_severity(broker: Endpoint) -> None:
+def test_routing_selects_by_severity(broker: RunningBroker) -> None:
     with (
         start(broker, "routing/receive_logs_direct.py", "warning", "error") as blocking,
         start(broker, "routing/aio_receive_logs_direct.py", "error", "info") as asynchronous,
@@ -120,7 +121,7 @@ def test_routing_selects_by_severity(broker: Endpoint) -> None:
         ]
 
 
-def test_topics_select_by_pattern(broker: Endpoint) -> None:
+def test_topics_select_by_pattern(broker: RunningBroker) -> None:
     with (
         start(broker, "topics/receive_logs_topic.py", "kern.*", "#.critical") as blocking,
         start(broker, "topics/aio_receive_logs_topic.py", "#") as asynchronous,
@@ -141,7 +142,7 @@ def test_topics_select_by_pattern(broker: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("server", ["rpc/rpc_server.py", "rpc/aio_rpc_server.py"])
-def test_rpc_clients_get_their_answers(broker: Endpoint, server: str) -> None:
+def test_rpc_clients_get_their_answers(broker: RunningBroker, server: str) -> None:
     with start(broker, server) as serving:
         serving.expect("[*] Awaiting")
         assert run(broker, "rpc/rpc_client.py", "10") == [
@@ -167,7 +168,7 @@ def test_rpc_clients_get_their_answers(broker: Endpoint, server: str) -> None:
     ],
 )
 def test_confirms_count_what_the_broker_took_and_show_what_it_returned(
-    broker: Endpoint, name: str
+    broker: RunningBroker, name: str
 ) -> None:
     first, second = run(broker, name, "120")
     assert first == " [x] 120 of 120 messages confirmed"
@@ -175,7 +176,7 @@ def test_confirms_count_what_the_broker_took_and_show_what_it_returned(
     assert "NO_ROUTE" in second
 
 
-def test_receivers_without_a_key_say_how_to_use_them(broker: Endpoint) -> None:
+def test_receivers_without_a_key_say_how_to_use_them(broker: RunningBroker) -> None:
     for name in (
         "routing/receive_logs_direct.py",
         "routing/aio_receive_logs_direct.py",
@@ -187,7 +188,7 @@ def test_receivers_without_a_key_say_how_to_use_them(broker: Endpoint) -> None:
             assert program.process.wait() == 1
 
 
-def test_celery_application_runs_its_tasks(broker: Endpoint) -> None:
+def test_celery_application_runs_its_tasks(broker: RunningBroker) -> None:
     folder = EXAMPLES / "celery_app"
     worker = ("-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO", "-c", "2")
     assert (folder / "tasks.py").exists()

@@ -10,7 +10,7 @@ import pytest
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByClient
 
-from .endpoint import Endpoint
+from tests.conftest import RunningBroker
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ async def answer(start: Callable[[Callable[..., None]], Any]) -> Any:
 
 
 @pytest.fixture
-async def connection(broker: Endpoint) -> AsyncIterator[Any]:
+async def connection(broker: RunningBroker) -> AsyncIterator[Any]:
     opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     connection = AsyncioConnection(

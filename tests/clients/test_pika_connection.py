@@ -12,11 +12,12 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from .endpoint import Endpoint
+from tests.conftest import RunningBroker
+
 from .inbox import DEADLINE_SECONDS, pump
 
 
-def parameters(broker: Endpoint, **fields: Any) -> Any:
+def parameters(broker: RunningBroker, **fields: Any) -> Any:
     parameters = pika.URLParameters(broker.url)
     for field, value in fields.items():
         setattr(parameters, field, value)
@@ -41,7 +42,7 @@ def test_server_says_it_is_rabbitmq_and_what_it_can(connection: Any) -> None:
         assert properties["capabilities"][capability] is True
 
 
-def test_wrong_password_is_refused(broker: Endpoint) -> None:
+def test_wrong_password_is_refused(broker: RunningBroker) -> None:
     wrong = parameters(broker, credentials=pika.PlainCredentials("guest", "wrong"))
     with pytest.raises(ProbableAuthenticationError) as error:
         pika.BlockingConnection(wrong)
@@ -51,13 +52,13 @@ def test_wrong_password_is_refused(broker: Endpoint) -> None:
     ) in repr(error.value)
 
 
-def test_unknown_vhost_is_refused_with_530(broker: Endpoint) -> None:
+def test_unknown_vhost_is_refused_with_530(broker: RunningBroker) -> None:
     with pytest.raises(ProbableAccessDeniedError) as error:
         pika.BlockingConnection(parameters(broker, virtual_host="nowhere"))
     assert "(530) 'NOT_ALLOWED - vhost nowhere not found'" in str(error.value)
 
 
-def test_negotiation_takes_the_smaller_limits(broker: Endpoint, name: str) -> None:
+def test_negotiation_takes_the_smaller_limits(broker: RunningBroker, name: str) -> None:
     small = parameters(broker, frame_max=8192, channel_max=3, heartbeat=0)
     with pika.BlockingConnection(small) as connection:
         assert connection._impl.params.frame_max == 8192
@@ -81,7 +82,7 @@ def test_hundreds_of_channels_work_side_by_side(connection: Any, name: str) -> N
     pump(connection, lambda: last.queue_declare(name, passive=True).method.message_count == 300)
 
 
-def test_heartbeats_keep_an_idle_connection_open(broker: Endpoint, name: str) -> None:
+def test_heartbeats_keep_an_idle_connection_open(broker: RunningBroker, name: str) -> None:
     with pika.BlockingConnection(parameters(broker, heartbeat=1)) as connection:
         assert connection._impl.params.heartbeat == 1
         received = connection._impl.frames_received
@@ -90,7 +91,7 @@ def test_heartbeats_keep_an_idle_connection_open(broker: Endpoint, name: str) ->
         connection.channel().queue_declare(name, exclusive=True)
 
 
-def test_client_that_sends_no_heartbeats_is_dropped(broker: Endpoint) -> None:
+def test_client_that_sends_no_heartbeats_is_dropped(broker: RunningBroker) -> None:
     connection = pika.BlockingConnection(parameters(broker, heartbeat=1))
     connection._impl._heartbeat_checker.stop()
     start = time.monotonic()
@@ -125,7 +126,7 @@ def test_closed_channel_number_is_free_again(connection: Any) -> None:
     assert connection.channel(7).is_open
 
 
-def test_connections_come_and_go(broker: Endpoint, name: str) -> None:
+def test_connections_come_and_go(broker: RunningBroker, name: str) -> None:
     for _ in range(20):
         with pika.BlockingConnection(parameters(broker)) as connection:
             # The exclusive queue of the connection before is gone when its close was answered.

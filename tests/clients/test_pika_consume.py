@@ -7,7 +7,8 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker, StreamLostError
 
-from .endpoint import Endpoint
+from tests.conftest import RunningBroker
+
 from .inbox import Inbox, pump
 
 
@@ -97,7 +98,7 @@ def test_unacknowledged_messages_return_when_the_channel_closes(
 
 
 def test_unacknowledged_messages_return_when_the_connection_breaks(
-    broker: Endpoint, connection: Any, channel: Any, name: str
+    broker: RunningBroker, connection: Any, channel: Any, name: str
 ) -> None:
     channel.queue_declare(name, durable=True)
     try:

@@ -7,7 +7,8 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
-from .endpoint import Endpoint
+from tests.conftest import RunningBroker
+
 from .inbox import Inbox
 
 
@@ -90,7 +91,7 @@ def test_redeclare_with_other_arguments_is_refused_with_406(
 
 
 def test_exclusive_queue_is_locked_for_others_and_goes_with_its_connection(
-    broker: Endpoint, channel: Any, name: str
+    broker: RunningBroker, channel: Any, name: str
 ) -> None:
     parameters = pika.URLParameters(broker.url)
     with pika.BlockingConnection(parameters) as owner:
