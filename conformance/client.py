@@ -281,13 +281,13 @@ class Connection:
         return channel
 
     def close(self) -> None:
-        """connection.close, close-ok, end of the socket; what came before close-ok is dropped."""
+        """connection.close and close-ok; what came before close-ok is dropped."""
         self.channel0.send("connection.close", reply_code=200, reply_text="bye")
         while True:
             method = self.channel0.next_method("connection.close-ok")
             if method.name == "connection.close-ok":
                 break
-        self.expect_end()
+        self.drop()
 
 
 class DeadlineError(ConformanceError):
