@@ -38,18 +38,22 @@ def drain(connection: Any, until: Callable[[], bool]) -> None:
 
 
 def test_simple_queue_puts_and_gets(kombu_connection: Any, name: str) -> None:
-    options = {"durable": False, "exclusive": True}
-    with kombu_connection.SimpleQueue(name, queue_opts=options) as queue:
+    queue_options = {"durable": False, "exclusive": True}
+    exchange_options = {"type": "direct", "durable": False, "auto_delete": True}
+    with kombu_connection.SimpleQueue(
+        name, queue_opts=queue_options, exchange_opts=exchange_options
+    ) as queue:
         queue.put({"n": 1})
         queue.put({"n": 2}, compression="zlib")
         queue.put("text")
+        assert queue.qsize() == 3
+        queue.consumer.qos(prefetch_count=1)
         first = queue.get(timeout=DEADLINE_SECONDS)
         assert first.payload == {"n": 1}
         first.requeue()
         again = queue.get(timeout=DEADLINE_SECONDS)
         assert (again.payload, again.delivery_info["redelivered"]) == ({"n": 1}, True)
         again.ack()
-        assert queue.qsize() == 2
         for payload in ({"n": 2}, "text"):
             message = queue.get(timeout=DEADLINE_SECONDS)
             assert message.payload == payload
