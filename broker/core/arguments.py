@@ -1,0 +1,225 @@
+"""The arguments of queues, exchanges and consumers: what is allowed, and when two declarations
+mean the same. Texts as in RabbitMQ (rabbit_amqqueue, rabbit_misc)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from broker.errors import AMQPError, ReplyCode, queue_title
+from broker.wire.table import INTEGER_TYPES, Field, Table, type_class
+
+EXPIRY_MAX_MS = 315_360_000_000
+"""Ten years of 365 days: RabbitMQ's largest TTL (rabbit_misc:check_expiry)."""
+PRIORITY_MAX = 255
+
+Check = Callable[[Field, Table], "str | None"]
+"""Takes a value and all arguments; returns what is wrong with it, as Erlang prints it."""
+
+
+def _integer(field: Field) -> str | None:
+    if field.type in INTEGER_TYPES:
+        return None
+    return f'"expected integer, got {field.type}"'
+
+
+def _number(field: Field) -> int:
+    assert isinstance(field.value, int)
+    return field.value
+
+
+def _check_non_negative(field: Field, _: Table) -> str | None:
+    wrong = _integer(field)
+    if wrong is None and _number(field) < 0:
+        return f"{{value_negative,{field.value}}}"
+    return wrong
+
+
+def check_expiry(milliseconds: int) -> str | None:
+    """What is wrong with a duration in milliseconds, or None."""
+    if milliseconds < 0:
+        return f"{{value_negative,{milliseconds}}}"
+    if milliseconds > EXPIRY_MAX_MS:
+        return f"{{value_too_large,{milliseconds}}}"
+    return None
+
+
+def _check_ttl(field: Field, _: Table) -> str | None:
+    return _integer(field) or check_expiry(_number(field))
+
+
+def _check_expires(field: Field, arguments: Table) -> str | None:
+    wrong = _integer(field)
+    if wrong is None and field.value == 0:
+        return "{value_zero,0}"
+    return wrong or _check_ttl(field, arguments)
+
+
+def _check_priority(field: Field, arguments: Table) -> str | None:
+    wrong = _check_non_negative(field, arguments)
+    if wrong is None and _number(field) > PRIORITY_MAX:
+        return f"{{max_value_exceeded,{field.value}}}"
+    return wrong
+
+
+def _check_boolean(field: Field, _: Table) -> str | None:
+    return None if field.type == "bool" else f'"expected boolean, got {field.type}"'
+
+
+def _one_of(values: Iterable[str], wrong: str) -> Check:
+    allowed = frozenset(values)
+
+    def check(field: Field, _: Table) -> str | None:
+        if field.type != "longstr":
+            return f"{{unacceptable_type,{field.type}}}"
+        return None if field.value in allowed else wrong
+
+    return check
+
+
+def _check_dlx(field: Field, _: Table) -> str | None:
+    return None if field.type == "longstr" else f"{{unacceptable_type,{field.type}}}"
+
+
+def _check_dlx_routing_key(field: Field, arguments: Table) -> str | None:
+    if field.type != "longstr":
+        return f"{{unacceptable_type,{field.type}}}"
+    return None if "x-dead-letter-exchange" in arguments else "routing_key_but_no_dlx_defined"
+
+
+def _check_queue_type(field: Field, _: Table) -> str | None:
+    if field.type != "longstr":
+        return f'"expected string, got {field.type}"'
+    if field.value == "stream":
+        return '"streams are not supported by this broker"'
+    if field.value not in ("classic", "quorum"):
+        return f"\"unsupported queue type '{field.value}'\""
+    return None
+
+
+def _check_max_age(field: Field, _: Table) -> str | None:
+    if field.type != "longstr":
+        return f"{{unacceptable_type,{field.type}}}"
+    return None if re.fullmatch("[0-9]+[YMDhms]", str(field.value)) else "invalid_max_age"
+
+
+QUEUE_ARGUMENTS: dict[str, Check] = {
+    "x-expires": _check_expires,
+    "x-message-ttl": _check_ttl,
+    "x-dead-letter-exchange": _check_dlx,
+    "x-dead-letter-routing-key": _check_dlx_routing_key,
+    "x-dead-letter-strategy": _one_of(("at-most-once", "at-least-once"), "invalid_dlx_strategy"),
+    "x-max-length": _check_non_negative,
+    "x-max-length-bytes": _check_non_negative,
+    "x-max-in-memory-length": _check_non_negative,
+    "x-max-in-memory-bytes": _check_non_negative,
+    "x-max-priority": _check_priority,
+    "x-overflow": _one_of(
+        ("drop-head", "reject-publish", "reject-publish-dlx"), "invalid_overflow"
+    ),
+    "x-queue-mode": _one_of(("default", "lazy"), "invalid_queue_mode"),
+    "x-queue-version": _check_non_negative,
+    "x-single-active-consumer": _check_boolean,
+    "x-queue-type": _check_queue_type,
+    "x-delivery-limit": lambda field, _: _integer(field),
+    "x-quorum-initial-group-size": _check_non_negative,
+    "x-initial-cluster-size": _check_non_negative,
+    "x-max-age": _check_max_age,
+    "x-stream-max-segment-size-bytes": _check_non_negative,
+    "x-queue-leader-locator": _one_of(
+        ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_leader_locator"
+    ),
+    "x-consumer-timeout": _check_non_negative,
+}
+"""Every queue argument that is checked and compared, on every queue type."""
+
+WITHOUT_EFFECT = frozenset(
+    {
+        "x-expires",
+        "x-message-ttl",
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-dead-letter-strategy",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-priority",
+        "x-overflow",
+        "x-single-active-consumer",
+        "x-delivery-limit",
+        "x-consumer-timeout",
+    }
+)
+"""Arguments that are accepted, checked and compared, and do nothing yet."""
+
+
+def check_queue_arguments(arguments: Table, name: str, vhost: str) -> None:
+    """Raises PRECONDITION_FAILED for the first argument with a bad type or value."""
+    for key, check in QUEUE_ARGUMENTS.items():
+        field = arguments.get(key)
+        wrong = check(field, arguments) if field else None
+        if wrong:
+            raise AMQPError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"invalid arg '{key}' for {queue_title(name, vhost)}: {wrong}",
+            )
+
+
+def consumer_priority(arguments: Table, queue: str, vhost: str) -> int:
+    """The `x-priority` of a consumer, 0 by default; raises PRECONDITION_FAILED."""
+    field = arguments.get("x-priority")
+    if field is None:
+        return 0
+    wrong = _integer(field)
+    if wrong:
+        raise AMQPError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"invalid arg 'x-priority' for {queue_title(queue, vhost)}: {wrong}",
+        )
+    return _number(field)
+
+
+def assert_equal(key: str, title: str, received: object, current: object) -> None:
+    """Compares one property of a redeclared queue or exchange; raises PRECONDITION_FAILED."""
+    if received != current:
+        raise AMQPError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"inequivalent arg '{key}' for {title}: "
+            f"received '{_erlang(received)}' but current is '{_erlang(current)}'",
+        )
+
+
+def assert_arguments_equal(
+    keys: Iterable[str], title: str, received: Table, current: Table
+) -> None:
+    """Compares these arguments of a redeclared queue or exchange; others may differ.
+
+    Raises PRECONDITION_FAILED with the text of rabbit_misc:assert_args_equivalence/4.
+    """
+    for key in keys:
+        new, old = received.get(key), current.get(key)
+        if new is None and old is None:
+            continue
+        if new is None or old is None:
+            told, have = _described(new), _described(old)
+        elif type_class(new.type) != type_class(old.type):
+            told, have = _described(new), _described(old)
+        elif new.value != old.value:
+            told, have = f"'{_erlang(new.value)}'", f"'{_erlang(old.value)}'"
+        else:
+            continue
+        raise AMQPError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"inequivalent arg '{key}' for {title}: received {told} but current is {have}",
+        )
+
+
+def _described(field: Field | None) -> str:
+    if field is None:
+        return "none"
+    return f"the value '{_erlang(field.value)}' of type '{field.type}'"
+
+
+def _erlang(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

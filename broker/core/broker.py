@@ -1,0 +1,212 @@
+"""The broker: virtual hosts, users, counters, and what is shared by all connections."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.core.counters import Counters
+from broker.core.queue import Queue
+from broker.core.reply import REPLY_TO_NAME, ReplySink
+from broker.core.users import Permission, User, authenticate, hash_password
+from broker.core.vhost import VHost
+from broker.errors import AMQPError, ReplyCode
+from broker.wire.frames import FRAME_MAX_SIZE
+
+MEMORY_LOW_SHARE = 0.95
+"""Of the memory limit: publishers go on below it. A gap, so that they are not stopped and
+started for each message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients are offered at most, and what bounds them."""
+
+    frame_max: int = FRAME_MAX_SIZE
+    channel_max: int = 2047
+    heartbeat_s: int = 60
+    message_size_max: int = 134_217_728
+    """Octets of one body: RabbitMQ 3.13's `max_message_size`."""
+    connections: int = 0
+    """Open connections at a time; 0 for no limit."""
+    consumers_per_channel: int = 0
+    """0 for no limit, as RabbitMQ's `consumer_max_per_channel`."""
+    memory: int = 0
+    """Octets of messages above which publishers are paused; 0 for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the broker says of itself in connection.start."""
+
+    product_version: str = "3.13.7"
+    """RabbitMQ's version that clients are told: they switch behaviour on it."""
+    leveret_version: str = "0"
+    cluster_name: str = "leveret@localhost"
+
+
+class Client(Protocol):
+    """A connection, as far as the broker knows it."""
+
+    name: str
+
+    def unblock(self, now: float) -> None:
+        """Goes on publishing, after it had to wait for memory."""
+
+
+class Broker:
+    """All that one broker holds. `random_bytes` makes the names of server-named things; `note` is
+    told, as (event, details), what belongs in a log."""
+
+    def __init__(
+        self,
+        random_bytes: Callable[[int], bytes],
+        *,
+        limits: Limits | None = None,
+        identity: Identity | None = None,
+        note: Callable[[str, dict[str, object]], None] = lambda event, details: None,
+    ) -> None:
+        self.random_bytes = random_bytes
+        self.limits = limits or Limits()
+        self.identity = identity or Identity()
+        self.note = note
+        self.counters = Counters()
+        self.vhosts: dict[str, VHost] = {}
+        self.users: dict[str, User] = {}
+        # Queues that want a turn of `Queue.deliver` before this batch ends.
+        self.touched: list[Queue] = []
+        # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
+        self.reply_sinks: dict[str, ReplySink] = {}
+        self.memory_used = 0
+        self.is_memory_short = False
+        # Connections that wait at a publish until there is memory again.
+        self.blocked: list[Client] = []
+        # Open connections, in the order in which they were opened.
+        self.connections: dict[Client, None] = {}
+        # Changes when permissions do; routes that were checked before count no more.
+        self.permission_epoch = 0
+
+    # Virtual hosts and users
+
+    def add_vhost(self, name: str) -> VHost:
+        """Makes a virtual host, or returns the one that is there."""
+        return self.vhosts.setdefault(name, VHost(self, name))
+
+    def add_user(
+        self,
+        name: str,
+        password: bytes,
+        *,
+        tags: frozenset[str] = frozenset(),
+        permissions: dict[str, Permission] | None = None,
+        loopback_only: bool = False,
+    ) -> User:
+        """Makes a user, or replaces the one of that name."""
+        user = User(
+            name,
+            hash_password(password, self.random_bytes(4)),
+            tags,
+            dict(permissions or {}),
+            loopback_only,
+        )
+        self.users[name] = user
+        self.permission_epoch += 1
+        return user
+
+    def log_in(self, name: str, password: bytes, peer_host: str) -> User:
+        """The user, or ACCESS_REFUSED with the reason for the log as its explanation."""
+        self.counters.auth_attempts += 1
+        user = self.users.get(name)
+        wrong = authenticate(user, password, peer_host)
+        if wrong is not None or user is None:
+            self.counters.auth_attempts_failed += 1
+            raise AMQPError(ReplyCode.ACCESS_REFUSED, wrong or "unknown user")
+        return user
+
+    def enter_vhost(self, name: str, user: User) -> VHost:
+        """The virtual host, or NOT_ALLOWED with RabbitMQ's text."""
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            raise AMQPError(ReplyCode.NOT_ALLOWED, f"vhost {name} not found")
+        if name not in user.permissions:
+            raise AMQPError(
+                ReplyCode.NOT_ALLOWED, f"access to vhost '{name}' refused for user '{user.name}'"
+            )
+        return vhost
+
+    def add_connection(self, connection: Client) -> None:
+        """A connection is about to open; NOT_ALLOWED if there are too many."""
+        limit = self.limits.connections
+        if limit and len(self.connections) >= limit:
+            raise AMQPError(
+                ReplyCode.NOT_ALLOWED,
+                f"connection refused: node connection limit ({limit}) is reached",
+            )
+        self.connections[connection] = None
+        self.counters.connections_opened += 1
+
+    def remove_connection(self, connection: Client) -> None:
+        """A connection has ended; one that never opened is no error."""
+        if self.connections.pop(connection, False) is None:
+            self.counters.connections_closed += 1
+
+    def check_permission(
+        self, user: User, operation: str, kind: str, name: str, vhost: str
+    ) -> None:
+        """Raises ACCESS_REFUSED unless the user may `operation` (configure, write, read) the
+        `kind` (exchange, queue) of this name."""
+        permission = user.permissions.get(vhost)
+        shown = name or "amq.default" if kind == "exchange" else name
+        if permission is None or not permission.allows(operation, shown):
+            raise AMQPError(
+                ReplyCode.ACCESS_REFUSED,
+                f"{operation} access to {kind} '{shown}' in vhost '{vhost}' "
+                f"refused for user '{user.name}'",
+            )
+
+    def make_name(self, prefix: str) -> str:
+        """`amq.gen-` or `amq.ctag-` and 128 random bits in 22 URL-safe characters."""
+        return prefix + urlsafe_b64encode(self.random_bytes(16)).rstrip(b"=").decode()
+
+    # Direct reply-to
+
+    def add_reply_sink(self, sink: ReplySink) -> str:
+        """Makes an address for replies to this channel that cannot be guessed."""
+        token = self.make_name("")
+        self.reply_sinks[token] = sink
+        return token
+
+    def find_reply_sink(self, name: str) -> ReplySink | None:
+        """The channel behind `amq.rabbitmq.reply-to.TOKEN`, if it is still there."""
+        return self.reply_sinks.get(name.removeprefix(f"{REPLY_TO_NAME}."))
+
+    # The batch
+
+    def run_deliveries(self) -> None:
+        """Lets every touched queue deliver. Runs at the end of a batch, and before anything that
+        reads or changes a queue, so that nobody can tell a batch from single steps."""
+        touched = self.touched
+        while touched:
+            queues = touched[:]
+            touched.clear()
+            for queue in queues:
+                queue.deliver()
+
+    # Memory
+
+    def check_memory(self) -> bool:
+        """Whether publishers must wait, by what is held now. It turns on above the limit and off
+        below 95 % of it."""
+        limit = self.limits.memory
+        if not limit:
+            return False
+        if self.is_memory_short:
+            if self.memory_used < limit * MEMORY_LOW_SHARE:
+                self.is_memory_short = False
+                self.note("memory_free", {"used": self.memory_used})
+        elif self.memory_used > limit:
+            self.is_memory_short = True
+            self.note("memory_short", {"used": self.memory_used, "limit": limit})
+        return self.is_memory_short

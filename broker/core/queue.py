@@ -1,0 +1,258 @@
+"""A queue: messages in order, consumers in turn.
+
+Theory of operation. Messages get numbers as they come; `_ready` holds them by number, `_returned`
+those that were delivered before and came back. What comes back was taken from the front, so its
+number is lower than any in `_ready`: the returned ones go first, by number, and each is back at its
+old place. Publishing and settling only `touch` the queue; `deliver` then runs once for a
+whole batch (`Broker.run_deliveries`), which nobody can tell from one at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Protocol
+
+from broker.core.consumer import Consumer, ConsumerLine
+from broker.core.message import (
+    CONTENT,
+    MESSAGE,
+    MESSAGE_OVERHEAD,
+    NUMBER,
+    RETURNS,
+    Entry,
+    Message,
+)
+from broker.wire.table import Table
+
+if TYPE_CHECKING:
+    from broker.core.broker import Broker
+
+
+class Owner(Protocol):
+    """What an exclusive queue belongs to: a connection."""
+
+
+def _size(entry: Entry) -> int:
+    return len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+
+
+class Queue:
+    """A declared queue. `owner` is the connection of an exclusive queue."""
+
+    __slots__ = (
+        "_is_touched",
+        "_next_number",
+        "_ready",
+        "_returned",
+        "arguments",
+        "auto_delete",
+        "broker",
+        "consumers",
+        "durable",
+        "has_had_consumer",
+        "is_deleted",
+        "name",
+        "owner",
+        "ready_bytes",
+        "unacked_bytes",
+        "unacked_count",
+        "vhost_name",
+    )
+
+    def __init__(
+        self,
+        broker: Broker,
+        vhost_name: str,
+        name: str,
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        owner: Owner | None = None,
+        arguments: Table | None = None,
+    ) -> None:
+        self.broker = broker
+        self.vhost_name = vhost_name
+        self.name = name
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner
+        self.arguments: Table = arguments or {}
+        self.consumers = ConsumerLine()
+        self.has_had_consumer = False
+        self.is_deleted = False
+        self.ready_bytes = 0
+        self.unacked_count = 0
+        self.unacked_bytes = 0
+        self._next_number = 1
+        self._ready: deque[Entry] = deque()
+        self._returned: list[Entry] = []
+        self._is_touched = False
+
+    @property
+    def messages_ready(self) -> int:
+        """Messages that wait for a consumer."""
+        return len(self._ready) + len(self._returned)
+
+    @property
+    def messages_unacknowledged(self) -> int:
+        """Messages that were delivered and are not settled."""
+        return self.unacked_count
+
+    @property
+    def messages(self) -> int:
+        """Ready and unacknowledged ones."""
+        return self.messages_ready + self.unacked_count
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """A consumer joins, and gets its first messages at the end of this batch."""
+        self.has_had_consumer = True
+        self.consumers.add(consumer)
+        self.touch()
+
+    def touch(self) -> None:
+        """Asks for a turn of `deliver` at the end of this batch."""
+        if not self._is_touched:
+            self._is_touched = True
+            self.broker.touched.append(self)
+
+    def publish(self, messages: list[Message], size: int) -> None:
+        """Appends messages, of `size` octets of memory in all (`message.size_of`)."""
+        number = self._next_number
+        count = len(messages)
+        self._next_number = number + count
+        self._ready.extend(zip(range(number, number + count), messages, repeat(0)))
+        self.ready_bytes += size
+        self.broker.memory_used += size
+        if not self._is_touched:
+            self._is_touched = True
+            self.broker.touched.append(self)
+
+    def deliver(self) -> None:
+        """Gives ready messages to consumers, in order and in turn, while both are there."""
+        self._is_touched = False
+        consumers = self.consumers
+        while self._ready or self._returned:
+            line = consumers.line()
+            if line is None:
+                return
+            if len(line) == 1:
+                self._give(line[0], line[0].room())
+            elif self._returned:
+                self._give(line[0], 1)
+                line.rotate(-1)
+            else:
+                self._give_in_turn(line)
+
+    def _give(self, consumer: Consumer, limit: int) -> None:
+        """Up to `limit` messages from the front to one consumer, as its output has room."""
+        output_room = consumer.sink.output_room()
+        if self._returned:
+            entry = heappop(self._returned)
+            self.broker.counters.messages_redelivered += 1
+            self._hand_over(consumer, [entry], _size(entry))
+            return
+        ready = self._ready
+        if limit >= len(ready) and self.ready_bytes <= output_room:
+            entries = list(ready)
+            ready.clear()
+            self._hand_over(consumer, entries, self.ready_bytes)
+            return
+        popleft = ready.popleft
+        entries = []
+        size = 0
+        while ready and len(entries) < limit and size < output_room:
+            entry = popleft()
+            size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+            entries.append(entry)
+        self._hand_over(consumer, entries, size)
+
+    def _give_in_turn(self, line: deque[Consumer]) -> None:
+        """One message each, round and round. As many whole rounds at once as everybody in the
+        line has room for, where nobody can tell: each consumer on a channel of its own."""
+        ready = self._ready
+        count = len(line)
+        rounds = min(len(ready) // count, min(consumer.room() for consumer in line))
+        if rounds > 1 and len({id(consumer.sink) for consumer in line}) == count:
+            entries = list(islice(ready, rounds * count))
+            shares = [entries[place::count] for place in range(count)]
+            sizes = [sum(map(_size, share)) for share in shares]
+            if max(sizes) <= min(consumer.sink.output_room() for consumer in line):
+                for _ in entries:
+                    ready.popleft()
+                for consumer, share, size in zip(line, shares, sizes, strict=True):
+                    self._hand_over(consumer, share, size)
+                return
+        self._give(line[0], 1)
+        line.rotate(-1)
+
+    def _hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
+        """Entries that left the ready ones go out, and are counted where they are now."""
+        count = len(entries)
+        self.ready_bytes -= size
+        counters = self.broker.counters
+        if consumer.no_ack:
+            self.broker.memory_used -= size
+            counters.messages_delivered_consume_auto_ack += count
+        else:
+            consumer.unacked += count
+            self.unacked_count += count
+            self.unacked_bytes += size
+            counters.messages_delivered_consume_manual_ack += count
+        consumer.sink.deliver(consumer, entries, size)
+
+    def get(self, *, no_ack: bool) -> Entry | None:
+        """Takes the first ready message for basic.get; None if there is none."""
+        if not self.messages_ready:
+            return None
+        entry = heappop(self._returned) if self._returned else self._ready.popleft()
+        size = _size(entry)
+        self.ready_bytes -= size
+        if no_ack:
+            self.broker.memory_used -= size
+        else:
+            self.unacked_count += 1
+            self.unacked_bytes += size
+        return entry
+
+    def settle(self, entries: list[Entry]) -> None:
+        """These deliveries are acknowledged, or rejected for good."""
+        if self.is_deleted:
+            return
+        count = len(entries)
+        size = sum([len(entry[MESSAGE][CONTENT]) for entry in entries]) + MESSAGE_OVERHEAD * count
+        self.unacked_count -= count
+        self.unacked_bytes -= size
+        self.broker.memory_used -= size
+
+    def requeue(self, entries: list[Entry]) -> None:
+        """These deliveries go back to their old places, marked as redelivered."""
+        if self.is_deleted:
+            return
+        for entry in entries:
+            heappush(self._returned, (entry[NUMBER], entry[MESSAGE], entry[RETURNS] + 1))
+        size = sum(map(_size, entries))
+        self.unacked_count -= len(entries)
+        self.unacked_bytes -= size
+        self.ready_bytes += size
+        self.touch()
+
+    def purge(self) -> int:
+        """Drops what is ready and returns how many that were; unacknowledged ones stay."""
+        count = self.messages_ready
+        self._ready.clear()
+        self._returned.clear()
+        self.broker.memory_used -= self.ready_bytes
+        self.ready_bytes = 0
+        return count
+
+    def close(self) -> None:
+        """The queue is deleted: it lets go of its messages, and tells its consumers."""
+        self.purge()
+        self.is_deleted = True
+        self.broker.memory_used -= self.unacked_bytes
+        self.unacked_bytes = self.unacked_count = 0
+        for consumer in self.consumers:
+            self.consumers.remove(consumer)
+            consumer.sink.cancelled(consumer)

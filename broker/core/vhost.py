@@ -1,0 +1,275 @@
+"""A virtual host: its exchanges, queues and bindings, and the way of a message through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from broker.core.arguments import (
+    QUEUE_ARGUMENTS,
+    WITHOUT_EFFECT,
+    assert_arguments_equal,
+    assert_equal,
+    check_queue_arguments,
+)
+from broker.core.exchange import Destination, Exchange, comparable
+from broker.core.queue import Owner, Queue
+from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
+from broker.wire.table import Table
+from exchanges import EXCHANGE_TYPES, BindingArgumentError
+
+if TYPE_CHECKING:
+    from broker.core.broker import Broker
+
+PREDECLARED = (
+    ("amq.direct", "direct", False),
+    ("amq.fanout", "fanout", False),
+    ("amq.topic", "topic", False),
+    ("amq.headers", "headers", False),
+    ("amq.match", "headers", False),
+    ("amq.rabbitmq.trace", "topic", True),
+)
+"""(name, type, internal) of the exchanges every virtual host has, beside the default one."""
+
+
+class VHost:
+    """One virtual host. `epoch` changes whenever a route may have changed."""
+
+    def __init__(self, broker: Broker, name: str) -> None:
+        self.broker = broker
+        self.name = name
+        self.epoch = 0
+        self.queues: dict[str, Queue] = {}
+        self.exchanges: dict[str, Exchange] = {"": Exchange(name, "", "direct", durable=True)}
+        for exchange, kind, internal in PREDECLARED:
+            self.exchanges[exchange] = Exchange(
+                name, exchange, kind, durable=True, internal=internal
+            )
+        # Which exchanges a destination is bound to, and how often: deleting it asks only these.
+        self._sources: dict[Destination, dict[Exchange, int]] = {}
+
+    # Exchanges
+
+    def get_exchange(self, name: str) -> Exchange:
+        """The exchange, or NOT_FOUND."""
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise AMQPError(ReplyCode.NOT_FOUND, f"no {exchange_title(name, self.name)}")
+        return exchange
+
+    def declare_exchange(
+        self,
+        name: str,
+        type_name: str,
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        internal: bool = False,
+        arguments: Table | None = None,
+    ) -> Exchange:
+        """Makes an exchange, or checks that the one of this name is the same.
+
+        Raises PRECONDITION_FAILED if it differs, COMMAND_INVALID for an unknown type.
+        """
+        arguments = arguments or {}
+        if type_name not in EXCHANGE_TYPES:
+            raise AMQPError(ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type_name}'")
+        existing = self.exchanges.get(name)
+        if existing is not None:
+            title = exchange_title(name, self.name)
+            assert_equal("type", title, type_name, existing.type)
+            assert_equal("durable", title, durable, existing.durable)
+            assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
+            assert_equal("internal", title, internal, existing.internal)
+            assert_arguments_equal(("alternate-exchange",), title, arguments, existing.arguments)
+            return existing
+        exchange = Exchange(
+            self.name,
+            name,
+            type_name,
+            durable=durable,
+            auto_delete=auto_delete,
+            internal=internal,
+            arguments=arguments,
+        )
+        self.exchanges[name] = exchange
+        self.epoch += 1
+        return exchange
+
+    def delete_exchange(self, exchange: Exchange, *, if_unused: bool = False) -> None:
+        """Deletes an exchange with its bindings; PRECONDITION_FAILED if it is used and must not
+        be."""
+        if if_unused and len(exchange.router):
+            title = exchange_title(exchange.name, self.name)
+            raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
+        if self.exchanges.get(exchange.name) is not exchange:
+            return
+        del self.exchanges[exchange.name]
+        self.epoch += 1
+        for destination in {binding.destination for binding in exchange.router.bindings()}:
+            self._forget_source(destination, exchange)
+        self._unbind_everywhere(exchange)
+
+    # Queues
+
+    def get_queue(self, name: str, owner: Owner | None = None) -> Queue:
+        """The queue; NOT_FOUND if there is none, RESOURCE_LOCKED if it is another owner's."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise AMQPError(ReplyCode.NOT_FOUND, f"no {queue_title(name, self.name)}")
+        if queue.owner is not None and queue.owner is not owner:
+            raise self._locked(queue)
+        return queue
+
+    def _locked(self, queue: Queue) -> AMQPError:
+        return AMQPError(
+            ReplyCode.RESOURCE_LOCKED,
+            f"cannot obtain exclusive access to locked {queue_title(queue.name, self.name)}. "
+            "It could be originally declared on another connection or the exclusive property "
+            "value does not match that of the original declaration.",
+        )
+
+    def declare_queue(
+        self,
+        name: str,
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        owner: Owner | None = None,
+        arguments: Table | None = None,
+    ) -> Queue:
+        """Makes a queue, or checks that the one of this name is the same.
+
+        `owner` makes it exclusive. Raises RESOURCE_LOCKED, or PRECONDITION_FAILED for bad or
+        other arguments.
+        """
+        arguments = arguments or {}
+        existing = self.queues.get(name)
+        if existing is not None:
+            if existing.owner is not owner:
+                raise self._locked(existing)
+            title = queue_title(name, self.name)
+            assert_equal("durable", title, durable and owner is None, existing.durable)
+            assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
+            assert_arguments_equal(QUEUE_ARGUMENTS, title, arguments, existing.arguments)
+            return existing
+        check_queue_arguments(arguments, name, self.name)
+        queue = Queue(
+            self.broker,
+            self.name,
+            name,
+            durable=durable and owner is None,
+            auto_delete=auto_delete,
+            owner=owner,
+            arguments=arguments,
+        )
+        self.queues[name] = queue
+        self.epoch += 1
+        self.broker.counters.queues_created += 1
+        unused = sorted(WITHOUT_EFFECT & arguments.keys())
+        if unused:
+            self.broker.note("arguments_without_effect", {"queue": name, "arguments": unused})
+        return queue
+
+    def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Deletes a queue with its bindings and returns how many ready messages went with it.
+
+        Raises PRECONDITION_FAILED if it is used or not empty and must not be.
+        """
+        title = queue_title(queue.name, self.name)
+        if if_unused and len(queue.consumers):
+            raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
+        if if_empty and queue.messages_ready:
+            raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} not empty")
+        if queue.is_deleted:
+            return 0
+        del self.queues[queue.name]
+        self.epoch += 1
+        self._unbind_everywhere(queue)
+        count = queue.messages_ready
+        queue.close()
+        self.broker.counters.queues_deleted += 1
+        return count
+
+    # Bindings
+
+    def bind(self, source: Exchange, destination: Destination, key: str, arguments: Table) -> None:
+        """Binds a queue or an exchange; a binding that exists already is fine.
+
+        Raises PRECONDITION_FAILED for arguments the exchange type does not take.
+        """
+        try:
+            is_new = source.router.bind(key, destination, comparable(arguments))
+        except BindingArgumentError as error:
+            raise AMQPError(ReplyCode.PRECONDITION_FAILED, str(error)) from None
+        if is_new:
+            sources = self._sources.setdefault(destination, {})
+            sources[source] = sources.get(source, 0) + 1
+            self.epoch += 1
+
+    def unbind(
+        self, source: Exchange, destination: Destination, key: str, arguments: Table
+    ) -> None:
+        """Takes a binding away; one that is not there is fine. The last one to leave an
+        auto-delete exchange takes the exchange with it."""
+        if not source.router.unbind(key, destination, comparable(arguments)):
+            return
+        self.epoch += 1
+        sources = self._sources[destination]
+        sources[source] -= 1
+        if not sources[source]:
+            self._forget_source(destination, source)
+        self._after_unbind(source)
+
+    def _unbind_everywhere(self, destination: Destination) -> None:
+        for source in self._sources.pop(destination, {}):
+            source.router.unbind_destination(destination)
+            self._after_unbind(source)
+
+    def _after_unbind(self, source: Exchange) -> None:
+        if source.auto_delete and not len(source.router):
+            self.delete_exchange(source)
+
+    def _forget_source(self, destination: Destination, source: Exchange) -> None:
+        sources = self._sources.get(destination)
+        if sources is not None:
+            sources.pop(source, None)
+            if not sources:
+                del self._sources[destination]
+
+    # Routing
+
+    def route(
+        self, exchange: Exchange, routing_keys: Iterable[str], headers: Table
+    ) -> tuple[list[Queue], bool]:
+        """The queues a message goes to, each once: through exchange-to-exchange bindings (each
+        exchange once, so that cycles end) and alternate exchanges. And whether this holds for
+        every message with these keys, whatever its headers."""
+        queues: dict[Queue, None] = {}
+        seen = {exchange}
+        work = [exchange]
+        keys = list(routing_keys)
+        compared = comparable(headers) if headers else {}
+        is_fixed = True
+        for current in work:
+            is_fixed = is_fixed and not current.router.needs_headers
+            found = self._route_here(current, keys, compared)
+            if not found and current.alternate is not None:
+                alternate = self.exchanges.get(current.alternate)
+                found = [alternate] if alternate is not None else []
+            for destination in found:
+                if not isinstance(destination, Exchange):
+                    queues[destination] = None
+                elif destination not in seen:
+                    seen.add(destination)
+                    work.append(destination)
+        return list(queues), is_fixed
+
+    def _route_here(
+        self, exchange: Exchange, keys: list[str], headers: dict[str, object]
+    ) -> list[Destination]:
+        if exchange.name == "":
+            return [queue for key in keys if (queue := self.queues.get(key)) is not None]
+        if len(keys) == 1:
+            return list(exchange.router.route(keys[0], headers))
+        return [found for key in keys for found in exchange.router.route(key, headers)]

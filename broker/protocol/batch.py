@@ -1,0 +1,197 @@
+"""The hot path: runs of publishes and of acknowledgements, taken from a chunk at once.
+
+A publish is three frames that nearly always arrive together: method, header, body. The first
+publish of a run is checked octet by octet; what follows with the same method frame, the same
+header frame and the same body size differs in its body only, and costs one comparison and one
+slice. Whatever is not plain (a content in several frames, an odd header) is left to
+`Connection`, frame by frame.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from broker.core.message import Message
+from broker.errors import AMQPError, ReplyCode
+from broker.protocol.publish import (
+    Assembly,
+    Route,
+    check_header,
+    find_route,
+    is_special,
+    publish,
+    publish_special,
+    resolve,
+)
+from broker.wire.frames import (
+    BODY,
+    CONTENT_HEADER,
+    CONTENT_HEADER_MIN,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_OVERHEAD,
+    HEADER,
+)
+
+if TYPE_CHECKING:
+    from broker.protocol.channel import Channel
+
+ACK_FRAME_SIZE = 21
+_ACK_HEAD_SIZE = 11
+_ACK = struct.Struct(">QBB")
+_CLASS_BASIC = 60
+_PROPERTIES_AT = CONTENT_HEADER.size
+
+
+def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
+    """Takes as many publishes as follow with the same method frame, which is `chunk[at:end]`.
+
+    Returns where the next frame begins; `at` itself if more octets have to come first. Where it
+    raises AMQPError, `channel.connection.position` is behind the message that was wrong.
+    """
+    connection = channel.connection
+    route = find_route(channel, chunk[at + 7 : end - 1])
+    method = chunk[at:end]
+    messages: list[Message] = []
+    observe = connection.broker.counters.message_sizes.observe
+    own_framing = channel.framing
+    number = channel.number
+    payload_max = connection.frame_max - FRAME_OVERHEAD
+    size_max = min(payload_max, connection.broker.limits.message_size_max)
+    chunk_size = len(chunk)
+    unpack = CONTENT_HEADER.unpack_from
+    try:
+        while chunk_size - end >= CONTENT_HEADER_MIN:
+            kind, frame_channel, size, class_id, _, body_size, flags = unpack(chunk, end)
+            if (
+                kind != HEADER
+                or frame_channel != number
+                or class_id != _CLASS_BASIC
+                or not 14 <= size <= payload_max
+                or body_size > size_max
+            ):
+                return _begin_assembly(channel, route, end)
+            body_at = end + FRAME_OVERHEAD + size
+            stop = body_at
+            if body_size:
+                body_head = FRAME_HEADER.pack(BODY, number, body_size)
+                if not chunk.startswith(body_head, body_at):
+                    if chunk_size - body_at >= len(body_head):
+                        return _begin_assembly(channel, route, end)
+                    break
+                stop += FRAME_OVERHEAD + body_size
+            if stop > chunk_size:
+                break
+            connection.position = stop
+            if chunk[body_at - 1] != FRAME_END or chunk[stop - 1] != FRAME_END:
+                return _begin_assembly(channel, route, end)
+            check_header(chunk, end + _PROPERTIES_AT, body_at - 1, flags)
+            resolve(channel, route)
+            special = is_special(flags, chunk[end:body_at])
+            observe(body_size, 1)
+            message = (chunk[end:stop], body_at - end, route.origin, own_framing)
+            if special:
+                publish_ready(channel, route, messages)
+                publish_special(channel, route, message)
+                at = stop
+            else:
+                messages.append(message)
+                at = _read_same(chunk, at, stop, body_at + 7, message, end - at, messages)
+                observe(body_size, (at - stop) // (stop - end + len(method)))
+            if not chunk.startswith(method, at):
+                break
+            end = at + len(method)
+    finally:
+        publish_ready(channel, route, messages)
+    return at
+
+
+def publish_ready(channel: Channel, route: Route, messages: list[Message]) -> None:
+    """Publishes what was collected, and empties the list."""
+    if messages:
+        publish(channel, route, messages[:])
+        messages.clear()
+
+
+def _read_same(
+    chunk: bytes,
+    at: int,
+    stop: int,
+    body_at: int,
+    message: Message,
+    content_at: int,
+    messages: list[Message],
+) -> int:
+    """Appends the messages that follow `chunk[at:stop]` and differ from it in their body only."""
+    unit = stop - at
+    prefix = chunk[at : min(body_at, stop)]
+    _, header_size, origin, framing = message
+    append = messages.append
+    startswith = chunk.startswith
+    chunk_size = len(chunk)
+    at = stop
+    stop += unit
+    while stop <= chunk_size and startswith(prefix, at) and chunk[stop - 1] == FRAME_END:
+        append((chunk[at + content_at : stop], header_size, origin, framing))
+        at = stop
+        stop += unit
+    return at
+
+
+def _begin_assembly(channel: Channel, route: Route, end: int) -> int:
+    """Leaves the content of this publish to be received frame by frame."""
+    channel.assembly = Assembly(route)
+    return end
+
+
+def read_acks(channel: Channel, chunk: bytes, at: int) -> int:
+    """Takes as many basic.ack frames as follow one another from `at` on, and returns where the
+    next frame begins. Raises AMQPError with `channel.connection.position` behind the wrong one."""
+    connection = channel.connection
+    unacked = channel.unacked
+    head = channel.ack_head
+    startswith = chunk.startswith
+    last = len(chunk) - ACK_FRAME_SIZE
+    unpack = _ACK.unpack_from
+    first = expected = unacked.front_tag
+    limit = first + unacked.run_length()
+    while at <= last and startswith(head, at):
+        tag, multiple, frame_end = unpack(chunk, at + _ACK_HEAD_SIZE)
+        if frame_end != FRAME_END:
+            break
+        at += ACK_FRAME_SIZE
+        if tag == expected < limit and not multiple:
+            expected += 1
+            continue
+        if expected > first:
+            acknowledge_front(channel, expected - first)
+        connection.position = at
+        acknowledge(channel, tag, multiple=bool(multiple & 1))
+        first = expected = unacked.front_tag
+        limit = first + unacked.run_length()
+    if expected > first:
+        acknowledge_front(channel, expected - first)
+    return at
+
+
+def acknowledge_front(channel: Channel, count: int) -> None:
+    """Acknowledges the oldest `count` deliveries, none of which is settled."""
+    channel.acknowledge(channel.unacked.take_front(count))
+    channel.connection.broker.counters.messages_acknowledged += count
+
+
+def acknowledge(channel: Channel, tag: int, *, multiple: bool) -> None:
+    """basic.ack outside a transaction; raises PRECONDITION_FAILED for an unknown tag."""
+    groups = channel.unacked.take(tag, multiple=multiple)
+    if groups is None:
+        raise unknown_delivery_tag(tag)
+    channel.acknowledge(groups)
+    counters = channel.connection.broker.counters
+    for _, entries in groups:
+        counters.messages_acknowledged += len(entries)
+
+
+def unknown_delivery_tag(tag: int) -> AMQPError:
+    """What settling a tag is answered with that was never given out, or is settled."""
+    return AMQPError(ReplyCode.PRECONDITION_FAILED, f"unknown delivery tag {tag}")

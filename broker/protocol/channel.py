@@ -1,0 +1,238 @@
+"""One channel: what it delivered, what it consumes, and the content it is receiving.
+
+The methods of the protocol are in `broker.protocol.methods`, one function each; the hot path of
+publishes and acknowledgements is in `broker.protocol.batch`.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from broker.core.consumer import BATCH_MAX, Consumer
+from broker.core.message import ORIGIN, Entry, Message, content_for, framing
+from broker.core.queue import Queue
+from broker.protocol.publish import Assembly, Route
+from broker.protocol.transaction import Transaction
+from broker.protocol.unacked import Group, Unacked
+from broker.wire.frames import FRAME_HEADER, METHOD
+from broker.wire.methods import Method, commands, encode_method, make, shortstr
+
+if TYPE_CHECKING:
+    from broker.core.vhost import VHost
+    from broker.protocol.connection import Connection
+
+_DELIVER = b"\x00\x3c\x00\x3c"
+_TAG = struct.Struct(">Q")
+_CONFIRM = struct.Struct(">BHL4sQBB")
+_BASIC_ACK = b"\x00\x3c\x00\x50"
+_ACK_SIZE = 13
+ACK_HEAD = struct.Struct(">BHL4s")
+
+
+class ChannelState(enum.Enum):
+    """RUNNING takes methods; CLOSING has sent channel.close and drops all but its answer."""
+
+    RUNNING = enum.auto()
+    CLOSING = enum.auto()
+
+
+class Channel:
+    """A channel of a connection. It is the `broker.core.consumer.Sink` of its consumers."""
+
+    def __init__(self, connection: Connection, number: int, vhost: VHost) -> None:
+        self.connection = connection
+        self.number = number
+        self.vhost = vhost
+        self.state = ChannelState.RUNNING
+        self.framing = framing(number, connection.frame_max)
+        self.ack_head = ACK_HEAD.pack(METHOD, number, _ACK_SIZE, _BASIC_ACK)
+        self.unacked = Unacked()
+        self.consumers: dict[str, Consumer] = {}
+        self.getters: dict[Queue, Consumer] = {}
+        # basic.qos: for consumers to come, and for the whole channel.
+        self.consumer_prefetch = 0
+        self.prefetch = 0
+        # Deliveries to consumers that are not settled; those of basic.get do not count.
+        self.consumed_unacked = 0
+        # The queue that an empty name stands for.
+        self.last_queue_name = ""
+        # Method frames of basic.publish, as octets, and where they lead.
+        self.routes: dict[bytes, Route] = {}
+        # The content that is being received frame by frame, off the hot path.
+        self.assembly: Assembly | None = None
+        self.is_publisher = False
+        # Publisher confirms: how many publishes were numbered, and how many of these are told.
+        self.is_confirming = False
+        self.published = 0
+        self.confirmed = 0
+        self.transaction: Transaction | None = None
+        self.reply_consumer: str | None = None
+        self.reply_token: str | None = None
+
+    def send(self, method: Method) -> None:
+        """Queues one method frame for the client."""
+        self.connection.send_method(self.number, method)
+
+    # Deliveries
+
+    def room(self) -> int:
+        """How many more deliveries this channel may hold."""
+        if not self.connection.can_take_output():
+            return 0
+        if self.prefetch:
+            return min(BATCH_MAX, self.prefetch - self.consumed_unacked)
+        return BATCH_MAX
+
+    def output_room(self) -> int:
+        """Octets the connection may still take in this batch."""
+        return self.connection.output_room()
+
+    def deliver(self, consumer: Consumer, entries: Sequence[Entry], size: int) -> None:
+        """Sends basic.deliver for each entry, and records what wants an acknowledgement."""
+        out = self.connection.output(size)
+        unacked = self.unacked
+        tag = unacked.next_tag
+        heads = consumer.heads
+        own_framing = self.framing
+        pack = _TAG.pack
+        last_origin: object = None
+        head = tail = b""
+        for _, message, returns in entries:
+            content, _, origin, framed = message
+            if origin is not last_origin:
+                last_origin = origin
+                tail = origin[2]
+                head = heads.get(len(tail)) or self._make_head(consumer, len(tail))
+            if framed != own_framing:
+                content = content_for(message, self.number, self.connection.frame_max)
+            if returns:
+                out += (head, pack(tag), b"\x01", tail[1:], content)
+            else:
+                out += (head, pack(tag), tail, content)
+            tag += 1
+        if consumer.no_ack:
+            unacked.skip(len(entries))
+        else:
+            unacked.add(consumer, entries)
+            self.consumed_unacked += len(entries)
+
+    def _make_head(self, consumer: Consumer, tail_size: int) -> bytes:
+        """What a deliver frame starts with. `tail_size` counts the frame end, as the size in the
+        frame header does not."""
+        payload = _DELIVER + shortstr(consumer.tag)
+        size = len(payload) + 8 + tail_size - 1
+        head = FRAME_HEADER.pack(METHOD, self.number, size) + payload
+        consumer.heads[tail_size] = head
+        return head
+
+    def cancelled(self, consumer: Consumer) -> None:
+        """The queue is gone: the client is told, if it said that it understands."""
+        self.consumers.pop(consumer.tag, None)
+        if self.state is ChannelState.RUNNING and self.connection.understands(
+            "consumer_cancel_notify"
+        ):
+            self.send(make(commands.Basic.Cancel, consumer_tag=consumer.tag, nowait=True))
+
+    def deliver_reply(self, message: Message) -> None:
+        """Sends a direct reply to the consumer of amq.rabbitmq.reply-to on this channel."""
+        if self.reply_consumer is None:
+            return
+        exchange, routing_key, _ = message[ORIGIN]
+        method = make(
+            commands.Basic.Deliver,
+            consumer_tag=self.reply_consumer,
+            delivery_tag=self.unacked.next_tag,
+            redelivered=False,
+            exchange=exchange,
+            routing_key=routing_key,
+        )
+        self.unacked.skip(1)
+        content = content_for(message, self.number, self.connection.frame_max)
+        out = self.connection.output(len(content))
+        out += (encode_method(self.number, method), content)
+        self.connection.broker.counters.messages_delivered_consume_auto_ack += 1
+
+    # Settling
+
+    def acknowledge(self, groups: list[Group]) -> None:
+        """Lets these deliveries go for good, and makes room for others."""
+        for consumer, entries in groups:
+            consumer.queue.settle(entries)
+            self._release(consumer, len(entries))
+        self._wake_all_if_limited()
+
+    def requeue(self, groups: list[Group]) -> None:
+        """Gives these deliveries back to their queues."""
+        for consumer, entries in groups:
+            self._release(consumer, len(entries))
+            consumer.queue.requeue(entries)
+        self._wake_all_if_limited()
+
+    def _release(self, consumer: Consumer, count: int) -> None:
+        consumer.unacked -= count
+        if consumer.tag:
+            self.consumed_unacked -= count
+            if not consumer.is_waiting:
+                consumer.wake()
+
+    def _wake_all_if_limited(self) -> None:
+        if self.prefetch:
+            self.wake_consumers()
+
+    def wake_consumers(self) -> None:
+        """Lets every consumer stand in line again, after room was made for all."""
+        for consumer in self.consumers.values():
+            if not consumer.is_waiting:
+                consumer.wake()
+
+    # Confirms
+
+    def flush_confirms(self) -> None:
+        """Confirms every publish so far in one frame. A publish that is numbered is decided at
+        the end of its batch at the latest."""
+        first, last = self.confirmed + 1, self.published
+        if last < first:
+            return
+        self.confirmed = last
+        self.connection.broker.counters.messages_confirmed += last - first + 1
+        self.connection.output(_CONFIRM.size).append(
+            _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, last > first, 0xCE)
+        )
+
+    def return_message(self, message: Message, code: int, text: str) -> None:
+        """Sends basic.return with the whole message."""
+        exchange, routing_key, _ = message[ORIGIN]
+        method = make(
+            commands.Basic.Return,
+            reply_code=code,
+            reply_text=text,
+            exchange=exchange,
+            routing_key=routing_key,
+        )
+        content = content_for(message, self.number, self.connection.frame_max)
+        out = self.connection.output(len(content))
+        out += (encode_method(self.number, method), content)
+
+    # The end
+
+    def release(self) -> None:
+        """Gives back all it holds: its consumers end, its unacknowledged messages are requeued.
+
+        Happens when channel.close is sent or received, and when the connection goes.
+        """
+        for consumer in list(self.consumers.values()):
+            consumer.queue.consumers.remove(consumer)
+        groups = self.unacked.take_all()
+        consumers = list(self.consumers.values())
+        self.consumers.clear()
+        self.assembly = None
+        self.transaction = None
+        self.requeue(groups)
+        for consumer in consumers:
+            self.connection.after_consumer_left(self.vhost, consumer)
+        if self.reply_token is not None:
+            self.connection.broker.reply_sinks.pop(self.reply_token, None)
+            self.reply_token = self.reply_consumer = None

@@ -1,0 +1,51 @@
+"""Class tx (AMQP 0-9-1 reference, section 1.9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.errors import AMQPError, ReplyCode
+from broker.protocol.publish import publish_committed
+from broker.protocol.transaction import Transaction
+from broker.wire.methods import commands
+
+if TYPE_CHECKING:
+    from broker.protocol.channel import Channel
+
+
+def select(channel: Channel, method: commands.Tx.Select) -> None:
+    """tx.select: publishes and settlements wait for a commit. Twice is fine."""
+    if channel.is_confirming:
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, "cannot switch from confirm to tx mode")
+    if channel.transaction is None:
+        channel.transaction = Transaction()
+    channel.send(commands.Tx.SelectOk())
+
+
+def commit(channel: Channel, method: commands.Tx.Commit) -> None:
+    """tx.commit: does what has waited, and begins anew."""
+    transaction = _take(channel)
+    for route, message, queues in transaction.publishes:
+        publish_committed(channel, route, message, queues)
+    for tags, requeue in transaction.settlements:
+        for tag in tags:
+            groups = channel.unacked.take(tag, multiple=False) or []
+            if requeue:
+                channel.requeue(groups)
+            else:
+                channel.acknowledge(groups)
+    channel.send(commands.Tx.CommitOk())
+
+
+def rollback(channel: Channel, method: commands.Tx.Rollback) -> None:
+    """tx.rollback: forgets what has waited; deliveries are unacknowledged again."""
+    _take(channel)
+    channel.send(commands.Tx.RollbackOk())
+
+
+def _take(channel: Channel) -> Transaction:
+    transaction = channel.transaction
+    if transaction is None:
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, "channel is not transactional")
+    channel.transaction = Transaction()
+    return transaction

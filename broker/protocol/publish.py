@@ -1,0 +1,332 @@
+"""A publish: where its method frame leads, and its content while that is received frame by frame.
+
+The order of checks is RabbitMQ's: size, write permission, exchange, internal, reply-to,
+expiration, CC and BCC, user-id, route (rabbit_channel, handle_method of 'basic.publish').
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+from broker.core.arguments import check_expiry
+from broker.core.exchange import Exchange
+from broker.core.message import Message, Origin, make_origin, size_of
+from broker.core.queue import Queue
+from broker.core.reply import REPLY_TO_NAME, ReplyChannel
+from broker.errors import AMQPError, ReplyCode, exchange_title
+from broker.wire import properties
+from broker.wire.frames import FRAME_OVERHEAD, HEADER, body_frames
+from broker.wire.methods import commands, decode_method, octets, shortstr
+from broker.wire.table import Field, Table
+
+if TYPE_CHECKING:
+    from broker.protocol.channel import Channel
+
+PUBLISH = 0x003C0028
+ROUTES_MAX = 1024
+"""Distinct publish frames a channel remembers; then it starts anew."""
+
+_SPECIAL = properties.EXPIRATION | properties.USER_ID
+_BODY_SIZE_MAX = 536_870_912
+"""RabbitMQ's hard limit on announced bodies, above max_message_size."""
+
+
+class Route:
+    """What one publish method frame says, and the queues it leads to while nothing changes.
+
+    `queues` is None where the way depends on each message's headers.
+    """
+
+    __slots__ = ("exchange", "mandatory", "origin", "queues", "stamp")
+
+    def __init__(self, method: commands.Basic.Publish) -> None:
+        self.origin: Origin = make_origin(method.exchange, method.routing_key)
+        self.mandatory = method.mandatory
+        self.exchange: Exchange | None = None
+        self.queues: list[Queue] | None = None
+        # The epochs of topology and permissions for which `queues` holds.
+        self.stamp = (-1, -1)
+
+
+def find_route(channel: Channel, payload: bytes) -> Route:
+    """The route for the payload of a basic.publish frame, remembered by its octets."""
+    route = channel.routes.get(payload)
+    if route is None:
+        method = cast(commands.Basic.Publish, decode_method(payload))
+        if method.immediate:
+            raise AMQPError(ReplyCode.NOT_IMPLEMENTED, "immediate=true", PUBLISH)
+        if len(channel.routes) >= ROUTES_MAX:
+            channel.routes.clear()
+        route = channel.routes[payload] = Route(method)
+    return route
+
+
+def resolve(channel: Channel, route: Route) -> None:
+    """Looks where the route leads now; raises what publishing there is answered with."""
+    vhost = channel.vhost
+    broker = channel.connection.broker
+    stamp = (vhost.epoch, broker.permission_epoch)
+    if route.stamp == stamp:
+        return
+    name, routing_key, _ = route.origin
+    broker.check_permission(channel.connection.user, "write", "exchange", name, vhost.name)
+    exchange = vhost.exchanges.get(name)
+    if exchange is None:
+        raise AMQPError(ReplyCode.NOT_FOUND, f"no {exchange_title(name, vhost.name)}", PUBLISH)
+    if exchange.internal:
+        raise AMQPError(
+            ReplyCode.ACCESS_REFUSED,
+            f"cannot publish to internal {exchange_title(name, vhost.name)}",
+            PUBLISH,
+        )
+    route.exchange = exchange
+    queues, is_fixed = vhost.route(exchange, [routing_key], {})
+    is_fixed = is_fixed and not (name == "" and routing_key.startswith(REPLY_TO_NAME))
+    route.queues = queues if is_fixed else None
+    route.stamp = stamp
+
+
+def is_special(flags: int, header: bytes) -> bool:
+    """Whether a message has properties that publishing has to look at. `header` is its header
+    frame, or anything that contains it."""
+    if flags & _SPECIAL:
+        return True
+    if flags & properties.HEADERS and (b"\x02CC" in header or b"\x03BCC" in header):
+        return True
+    return bool(flags & properties.REPLY_TO) and b"amq.rabbitmq.reply-to" in header
+
+
+def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
+    """Publishes messages of one resolved route that have no special properties."""
+    broker = channel.connection.broker
+    count = len(messages)
+    _count_received(channel, count)
+    if channel.transaction is not None:
+        channel.transaction.publishes += [(route, m, route.queues) for m in messages]
+        return
+    queues = route.queues
+    if queues is None:
+        for message in messages:
+            _hand_out(channel, route, message, _queues_of(channel, route, message))
+    elif queues:
+        size = size_of(messages)
+        for queue in queues:
+            queue.publish(messages, size)
+        broker.counters.messages_routed += count * len(queues)
+    else:
+        for message in messages if route.mandatory else ():
+            channel.return_message(message, ReplyCode.NO_ROUTE, "NO_ROUTE")
+        _count_unroutable(channel, route, count)
+
+
+def publish_special(channel: Channel, route: Route, message: Message) -> None:
+    """Publishes one message whose properties say something to the broker."""
+    content, header_size, origin, framing = message
+    header = content[:header_size]
+    edited = _check_and_edit(channel, header)
+    if edited is not header:
+        message = (edited + content[header_size:], len(edited), origin, framing)
+    keys = [origin[1], *_sender_keys(header)]
+    _count_received(channel, 1)
+    queues = _queues_of(channel, route, message, keys)
+    if channel.transaction is not None:
+        channel.transaction.publishes.append((route, message, queues))
+    else:
+        _hand_out(channel, route, message, queues)
+
+
+def publish_committed(
+    channel: Channel, route: Route, message: Message, queues: list[Queue] | None
+) -> None:
+    """Publishes a message of a transaction that commits."""
+    if queues is None:
+        queues = _queues_of(channel, route, message)
+    _hand_out(channel, route, message, [queue for queue in queues if not queue.is_deleted])
+
+
+def _queues_of(
+    channel: Channel, route: Route, message: Message, keys: list[str] | None = None
+) -> list[Queue]:
+    assert route.exchange is not None
+    keys = keys or [message[2][1]]
+    if route.exchange.name == "" and keys[0].startswith(REPLY_TO_NAME):
+        reply = channel.connection.broker.find_reply_sink(keys[0])
+        return cast("list[Queue]", [ReplyChannel(reply)] if reply else [])
+    headers = properties.headers_table(message[0][: message[1]])
+    return channel.vhost.route(route.exchange, keys, headers)[0]
+
+
+def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> None:
+    if not queues:
+        if route.mandatory:
+            channel.return_message(message, ReplyCode.NO_ROUTE, "NO_ROUTE")
+        _count_unroutable(channel, route, 1)
+        return
+    messages = [message]
+    size = size_of(messages)
+    for queue in queues:
+        queue.publish(messages, size)
+    channel.connection.broker.counters.messages_routed += len(queues)
+
+
+def _count_received(channel: Channel, count: int) -> None:
+    counters = channel.connection.broker.counters
+    counters.messages_received += count
+    if not channel.is_publisher:
+        channel.is_publisher = True
+    if channel.is_confirming:
+        channel.published += count
+        counters.messages_received_confirm += count
+        channel.connection.confirming[channel] = None
+
+
+def _count_unroutable(channel: Channel, route: Route, count: int) -> None:
+    counters = channel.connection.broker.counters
+    if route.mandatory:
+        counters.messages_unroutable_returned += count
+    else:
+        counters.messages_unroutable_dropped += count
+
+
+def _check_and_edit(channel: Channel, header: bytes) -> bytes:
+    """The header frame as consumers get it: BCC cut out, direct reply-to made an address."""
+    flags = properties.flags_of(header)
+    edited = header
+    if flags & properties.REPLY_TO:
+        reply_to = properties.text_property(header, properties.REPLY_TO)
+        if reply_to == REPLY_TO_NAME:
+            token = channel.reply_token
+            if token is None:
+                raise _refused("fast reply consumer does not exist")
+            edited = properties.replace_property(
+                header, properties.REPLY_TO, shortstr(f"{REPLY_TO_NAME}.{token}")
+            )
+    if flags & properties.EXPIRATION:
+        _check_expiration(properties.text_property(header, properties.EXPIRATION) or "")
+    if flags & properties.USER_ID:
+        _check_user_id(channel, properties.text_property(header, properties.USER_ID) or "")
+    if flags & properties.HEADERS and "BCC" in properties.headers_table(header):
+        edited = properties.without_header(edited, "BCC")
+    return edited
+
+
+def _refused(text: str) -> AMQPError:
+    return AMQPError(ReplyCode.PRECONDITION_FAILED, text, PUBLISH)
+
+
+def _check_expiration(text: str) -> None:
+    """Texts of rabbit_basic:parse_expiration/1."""
+    number = re.match(r"[+-]?[0-9]+", text)
+    if number is None:
+        raise _refused(f"invalid expiration '{text}': no_integer")
+    if number.end() < len(text):
+        rest = text[number.end() :]
+        raise _refused(f"invalid expiration '{text}': {{leftover_string,\"{rest}\"}}")
+    wrong = check_expiry(int(text))
+    if wrong:
+        raise _refused(f"invalid expiration '{text}': {wrong}")
+
+
+def _check_user_id(channel: Channel, claimed: str) -> None:
+    user = channel.connection.user
+    if claimed != user.name and "impersonator" not in user.tags:
+        raise _refused(
+            f"user_id property set to '{claimed}' but authenticated user was '{user.name}'"
+        )
+
+
+def _sender_keys(header: bytes) -> list[str]:
+    """The further routing keys in CC and BCC (RabbitMQ, "Sender-selected Distribution")."""
+    headers: Table = properties.headers_table(header)
+    keys: list[str] = []
+    for name in ("CC", "BCC"):
+        field = headers.get(name)
+        if field is None:
+            continue
+        if field.type != "array":
+            raise _refused(
+                f'invalid message: {{unacceptable_type_in_header,"{name}",{field.type}}}'
+            )
+        for item in cast("list[Field]", field.value):
+            if item.type == "longstr":
+                keys.append(str(item.value))
+    return keys
+
+
+class Assembly:
+    """The content of one publish while its frames come in one by one."""
+
+    __slots__ = ("body", "body_size", "flags", "header", "route")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.header: bytes | None = None
+        self.flags = 0
+        self.body_size = 0
+        self.body = bytearray()
+
+    def add_header(self, channel: Channel, payload: bytes) -> None:
+        """Takes the payload of the header frame; raises what is wrong with it."""
+        if len(payload) < 14:
+            raise AMQPError(ReplyCode.SYNTAX_ERROR, f"cannot decode {octets(payload)}", PUBLISH)
+        class_id = int.from_bytes(payload[:2], "big")
+        if class_id != PUBLISH >> 16:
+            raise AMQPError(
+                ReplyCode.UNEXPECTED_FRAME,
+                f"expected content header for class 60, got one for class {class_id} instead",
+                PUBLISH,
+            )
+        self.body_size = int.from_bytes(payload[4:12], "big")
+        check_body_size(self.body_size, channel.connection.broker.limits.message_size_max)
+        self.flags = int.from_bytes(payload[12:14], "big")
+        check_header(payload, 14, len(payload), self.flags)
+        size = len(payload).to_bytes(4, "big")
+        number = channel.number.to_bytes(2, "big")
+        self.header = bytes([HEADER]) + number + size + payload + b"\xce"
+
+    def add_body(self, octets: bytes) -> None:
+        """Takes the payload of one body frame."""
+        if len(self.body) + len(octets) > self.body_size:
+            raise AMQPError(
+                ReplyCode.FRAME_ERROR, "content body frame exceeds remaining content size", PUBLISH
+            )
+        self.body += octets
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was announced has come."""
+        return self.header is not None and len(self.body) == self.body_size
+
+    def message(self, channel: Channel) -> Message:
+        """The whole, its body cut anew: what a client sends in tiny frames costs no more."""
+        assert self.header is not None
+        frames = body_frames(channel.number, memoryview(self.body), channel.connection.frame_max)
+        content = b"".join([self.header, *frames])
+        return content, len(self.header), self.route.origin, channel.framing
+
+
+def check_body_size(body_size: int, message_size_max: int) -> None:
+    """Raises what a body of this announced size is answered with, before any of it is taken."""
+    if body_size > _BODY_SIZE_MAX:
+        raise AMQPError(
+            ReplyCode.FRAME_ERROR,
+            f"content body size {body_size} exceeds maximum allowed size {_BODY_SIZE_MAX}",
+            PUBLISH,
+        )
+    if body_size > message_size_max:
+        raise AMQPError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"message size {body_size} is larger than configured max size {message_size_max}",
+            PUBLISH,
+        )
+
+
+def check_header(octets_: bytes, at: int, end: int, flags: int) -> None:
+    """Raises SYNTAX_ERROR unless `octets_[at:end]` is a property list with these flags."""
+    try:
+        properties.check_properties(octets_, at, end, flags)
+    except properties.PropertiesError as error:
+        raise AMQPError(
+            ReplyCode.SYNTAX_ERROR, f"malformed content header: {error}", PUBLISH
+        ) from None

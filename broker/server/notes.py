@@ -1,0 +1,141 @@
+"""What the broker notes, as log lines. Names come from clients: each is made printable here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from broker.server.log import printable
+
+CONNECTION = logging.getLogger("leveret.connection")
+CHANNEL = logging.getLogger("leveret.channel")
+QUEUE = logging.getLogger("leveret.queue")
+SERVER = logging.getLogger("leveret.server")
+
+Details = dict[str, object]
+
+
+def log_note(event: str, details: Details) -> None:
+    """Logs one event of the broker; an unknown one is an error of ours."""
+    _WRITERS[event](details)
+
+
+def _text(details: Details, name: str) -> str:
+    return printable(str(details[name]))
+
+
+def _peer(details: Details) -> dict[str, object]:
+    """The client's address, by which repeated lines are counted."""
+    return {"peer": str(details["connection"]).partition(" -> ")[0].rpartition(":")[0]}
+
+
+def _connection_opened(details: Details) -> None:
+    client = f" as {_text(details, 'client')!r}" if details["client"] else ""
+    CONNECTION.info(
+        "%s opened%s: user '%s', vhost '%s'",
+        details["connection"],
+        client,
+        _text(details, "user"),
+        _text(details, "vhost"),
+        extra=_peer(details),
+    )
+
+
+def _connection_closed(details: Details) -> None:
+    reason = _text(details, "reason")
+    if details["opened"]:
+        CONNECTION.info(
+            "%s closed: user '%s', vhost '%s': %s",
+            details["connection"],
+            _text(details, "user"),
+            _text(details, "vhost"),
+            reason,
+            extra=_peer(details),
+        )
+    else:
+        CONNECTION.info(
+            "%s closed before it was open: %s",
+            details["connection"],
+            reason,
+            extra=_peer(details),
+        )
+
+
+def _login_refused(details: Details) -> None:
+    CONNECTION.warning(
+        "%s login refused for user '%s': %s",
+        details["connection"],
+        _text(details, "user"),
+        details["reason"],
+        extra=_peer(details),
+    )
+
+
+def _handshake_error(details: Details) -> None:
+    CONNECTION.warning(
+        "%s handshake failed: %s",
+        details["connection"],
+        _text(details, "text"),
+        extra=_peer(details),
+    )
+
+
+def _connection_error(details: Details) -> None:
+    CONNECTION.error(
+        "%s closed with an error: %s",
+        details["connection"],
+        _text(details, "text"),
+        extra=_peer(details),
+    )
+
+
+def _channel_error(details: Details) -> None:
+    CHANNEL.error(
+        "%s channel %s closed with an error: %s",
+        details["connection"],
+        details["channel"],
+        _text(details, "text"),
+        extra=_peer(details),
+    )
+
+
+def _internal_error(details: Details) -> None:
+    error = details["error"]
+    assert isinstance(error, BaseException)
+    CONNECTION.error("%s internal error", details["connection"], exc_info=error)
+
+
+def _arguments_without_effect(details: Details) -> None:
+    arguments = details["arguments"]
+    assert isinstance(arguments, list)
+    QUEUE.warning(
+        "queue '%s': arguments without effect yet: %s",
+        _text(details, "queue"),
+        ", ".join(arguments),
+    )
+
+
+def _memory_short(details: Details) -> None:
+    SERVER.warning(
+        "memory: %s octets of messages are above the limit of %s: publishers are paused",
+        details["used"],
+        details["limit"],
+    )
+
+
+def _memory_free(details: Details) -> None:
+    SERVER.warning("memory: %s octets of messages: publishers go on", details["used"])
+
+
+_WRITERS: dict[str, Callable[[Details], None]] = {
+    "connection_opened": _connection_opened,
+    "connection_closed": _connection_closed,
+    "login_refused": _login_refused,
+    "handshake_error": _handshake_error,
+    "connection_error": _connection_error,
+    "channel_error": _channel_error,
+    "internal_error": _internal_error,
+    "arguments_without_effect": _arguments_without_effect,
+    "memory_short": _memory_short,
+    "memory_free": _memory_free,
+}

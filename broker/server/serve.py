@@ -1,0 +1,83 @@
+"""`leveret serve`: one broker as a process. What belongs to the process is set here alone, since
+brokers are also embedded in other programs: signals, logging, the collector, the switch interval,
+the limit of open files."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+
+import anyio
+
+from broker.server.log import configure_logging
+from broker.server.server import AddressError, Server, shown
+from broker.server.settings import Settings
+
+LOG = logging.getLogger("leveret.server")
+
+SWITCH_INTERVAL_S = 1e-4
+"""How long a thread waits for the interpreter before it asks for it. With the default of 5 ms a
+writer thread beside a busy loop starves for seconds."""
+COLLECTOR_THRESHOLDS = (50_000, 20, 100)
+"""Young objects between collections: a broker makes millions of messages and no cycles."""
+USAGE_STATUS = 2
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT and returns the exit status: 0, or 2 with one line on stderr
+    if an address is taken."""
+    configure_logging(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    files_max = raise_files_limit()
+    try:
+        anyio.run(_serve, settings, files_max, backend_options={"use_uvloop": _has_uvloop()})
+    except AddressError as error:
+        print(f"leveret: {error}", file=sys.stderr)
+        return USAGE_STATUS
+    finally:
+        logging.shutdown()
+    return 0
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415  # not made for Windows
+    except ImportError:
+        return False
+    return True
+
+
+def raise_files_limit() -> int | None:
+    """Lets the process open as many files as it may, and returns how many; None if unknown."""
+    try:
+        import resource  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft
+    return hard
+
+
+async def _serve(settings: Settings, files_max: int | None) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        server = Server(settings, files_max=files_max)
+        await server.listen()
+        LOG.warning("nothing is kept on disk: queues and messages end with this process")
+        LOG.info("accepts connections on %s", shown(server.addresses))
+        _tune_collector()
+        async for number in signals:
+            LOG.info("%s: closing connections", signal.Signals(number).name)
+            break
+        await server.close()
+
+
+def _tune_collector() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)

@@ -1,0 +1,220 @@
+"""The server: listeners, sockets and the clock around one broker. Several can run in one
+process; they share nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Iterable
+
+from broker import __version__
+from broker.core.broker import Broker, Identity, Limits
+from broker.core.users import Permission
+from broker.errors import ReplyCode
+from broker.protocol.connection import Connection
+from broker.protocol.states import HANDSHAKE
+from broker.server.client_socket import ClientSocket
+from broker.server.notes import log_note
+from broker.server.settings import Settings, memory_limit_bytes
+
+LOG = logging.getLogger("leveret.server")
+
+FILES_RESERVED = 64
+"""File descriptors kept for listeners, HTTP and files when connections take the rest."""
+SHUTDOWN_S = 3.0
+"""Seconds clients have to answer connection.close before the process ends."""
+_SHUTDOWN_TEXT = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
+_BACKLOG = 1024
+
+
+class AddressError(OSError):
+    """An address that cannot be listened on. Its text is one line for the user."""
+
+
+class Server:
+    """One broker with its listeners. `files_max` bounds the sockets it accepts."""
+
+    def __init__(self, settings: Settings, *, files_max: int | None = None) -> None:
+        self.settings = settings
+        self.broker = make_broker(settings)
+        self.loop = asyncio.get_running_loop()
+        self.addresses: list[tuple[str, int]] = []
+        self._sockets_max = (files_max - FILES_RESERVED) if files_max else None
+        self._outbox: list[Connection] = []
+        self._sockets: dict[Connection, ClientSocket] = {}
+        self._opening: dict[Connection, ClientSocket] = {}
+        self._listeners: list[asyncio.Server] = []
+        self._all_closed = asyncio.Event()
+
+    async def listen(self) -> None:
+        """Listens on every host of the settings. Raises AddressError."""
+        port = self.settings.port
+        for host in self.settings.host:
+            try:
+                listener = await self.loop.create_server(
+                    lambda: ClientSocket(self), host, port, backlog=_BACKLOG
+                )
+            except (OSError, OverflowError) as error:
+                await self.close()
+                raise AddressError(f"cannot listen on {host} port {port}: {error}") from None
+            self._listeners.append(listener)
+            for listening in listener.sockets:
+                name = listening.getsockname()
+                self.addresses.append((name[0], name[1]))
+                # Several hosts share one port, also where the system chose it.
+                port = port or name[1]
+
+    def accept(self, client: ClientSocket) -> Connection:
+        """The connection for a new socket; one that is too many is closed at once."""
+        transport = client.transport
+        peer = transport.get_extra_info("peername") or ("unknown", 0)
+        local = transport.get_extra_info("sockname") or ("unknown", 0)
+        self._tune_socket(transport.get_extra_info("socket"))
+        connection = Connection(
+            self.broker,
+            peer=(peer[0], peer[1]),
+            local=(local[0], local[1]),
+            outbox=self._outbox,
+            now=self.loop.time(),
+            login_failure_delay_s=self.settings.login_failure_delay_s,
+        )
+        refusal = self._refusal()
+        if refusal:
+            LOG.warning("refused %s: %s", connection.name, refusal)
+            connection.close_reason = refusal
+            transport.abort()
+        self._sockets[connection] = client
+        self._opening[connection] = client
+        return connection
+
+    def _tune_socket(self, tcp: socket.socket | None) -> None:
+        if tcp is not None and tcp.family in (socket.AF_INET, socket.AF_INET6):
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.settings.tcp_keepalive:
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def _refusal(self) -> str:
+        """Why one more socket is too many; empty if it is not."""
+        if self._sockets_max is not None and len(self._sockets) >= self._sockets_max:
+            return f"out of file descriptors ({self._sockets_max} connections)"
+        most = self.settings.max_unauthenticated_connections
+        if len(self._opening) >= most:
+            return f"too many connections that have not logged in ({most})"
+        return ""
+
+    def flush(self) -> None:
+        """Writes what every connection has to send; ends a batch."""
+        outbox = self._outbox
+        now = self.loop.time()
+        while outbox:
+            connections = outbox[:]
+            outbox.clear()
+            for connection in connections:
+                client = self._sockets.get(connection)
+                if client is not None:
+                    client.flush(now)
+                else:
+                    connection.data_to_send()
+        if self._opening:
+            self._note_opened()
+        blocked = self.broker.blocked
+        if blocked and not self.broker.check_memory():
+            self.loop.call_soon(self._unblock)
+
+    def _note_opened(self) -> None:
+        for connection, client in list(self._opening.items()):
+            if connection.state not in HANDSHAKE:
+                del self._opening[connection]
+                if connection.close_in_s is None:
+                    client.opened()
+                else:
+                    client.close_soon()
+
+    def _unblock(self) -> None:
+        """Lets connections that waited for memory go on, one after the other."""
+        blocked = self.broker.blocked
+        while blocked and not self.broker.check_memory():
+            connection = blocked.pop(0)
+            assert isinstance(connection, Connection)
+            connection.unblock(self.loop.time())
+            client = self._sockets.get(connection)
+            if client is not None:
+                client.resume_reading()
+            self.flush()
+
+    def forget(self, client: ClientSocket) -> None:
+        """A socket is gone."""
+        connection = client.connection
+        self._sockets.pop(connection, None)
+        self._opening.pop(connection, None)
+        log_note(
+            "connection_closed",
+            {
+                "connection": connection.name,
+                "reason": connection.close_reason,
+                "opened": connection.was_open,
+                "user": connection.user.name if connection.was_open else "",
+                "vhost": connection.vhost.name if connection.was_open else "",
+            },
+        )
+        if not self._sockets:
+            self._all_closed.set()
+
+    async def close(self) -> None:
+        """Stops listening, closes every client with 320, and waits a while for their answers."""
+        for listener in self._listeners:
+            listener.close()
+        self._all_closed.clear()
+        for connection, client in list(self._sockets.items()):
+            if connection.state in HANDSHAKE:
+                client.transport.abort()
+            else:
+                connection.close(ReplyCode.CONNECTION_FORCED, _SHUTDOWN_TEXT)
+        self.flush()
+        if self._sockets:
+            try:
+                await asyncio.wait_for(self._all_closed.wait(), SHUTDOWN_S)
+            except TimeoutError:
+                for client in list(self._sockets.values()):
+                    client.transport.abort()
+                await asyncio.sleep(0)
+        for listener in self._listeners:
+            await listener.wait_closed()
+        self._listeners.clear()
+
+
+def make_broker(settings: Settings) -> Broker:
+    """An empty broker as the settings want it."""
+    limits = Limits(
+        frame_max=settings.frame_max,
+        channel_max=settings.channel_max,
+        heartbeat_s=settings.heartbeat_s,
+        message_size_max=settings.max_message_size,
+        connections=settings.max_connections,
+        consumers_per_channel=settings.consumers_per_channel_max,
+        memory=memory_limit_bytes(settings.memory),
+    )
+    identity = Identity(
+        product_version=settings.product_version,
+        leveret_version=__version__,
+        cluster_name=f"leveret@{socket.gethostname()}",
+    )
+    broker = Broker(secrets.token_bytes, limits=limits, identity=identity, note=log_note)
+    broker.add_vhost(settings.default_vhost)
+    broker.add_user(
+        settings.default_user,
+        settings.default_pass.get_secret_value().encode(),
+        tags=frozenset({"administrator"}),
+        permissions={settings.default_vhost: Permission()},
+        loopback_only=settings.default_user == "guest",
+    )
+    return broker
+
+
+def shown(addresses: Iterable[tuple[str, int]]) -> str:
+    """Addresses for a log line, IPv6 in brackets."""
+    return ", ".join(
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses
+    )
