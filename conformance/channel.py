@@ -50,8 +50,8 @@ class Channel:
     def publish(
         self,
         body: bytes,
-        exchange: str = "",
-        routing_key: str = "",
+        exchange: str | bytes = "",
+        routing_key: str | bytes = "",
         *,
         mandatory: bool = False,
         immediate: bool = False,

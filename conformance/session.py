@@ -82,11 +82,13 @@ class Session:
 
     def _watch(self, name: str, fields: dict[str, Any]) -> None:
         if name in ("queue.declare", "queue.declare-ok"):
-            queue = fields.get("queue")
-            if queue and not fields.get("passive"):
+            queue = fields.get("queue", "")
+            if _is_utf8(queue) and not fields.get("passive"):
                 self._queues.add(queue)
         elif name == "exchange.declare" and not fields.get("passive"):
-            self._exchanges.add(fields.get("exchange", ""))
+            exchange = fields.get("exchange", "")
+            if _is_utf8(exchange) and not _is_builtin(exchange):
+                self._exchanges.add(exchange)
 
     def end(self) -> None:
         """Drops the connections and deletes what was declared."""
@@ -94,20 +96,26 @@ class Session:
             connection.drop()
         if self._stop_broker is not None:
             return
-        # Passive declares of other names and built-in exchanges pass through the watch as well.
-        exchanges = [name for name in self._exchanges if name and not _is_builtin(name)]
-        if not exchanges and not self._queues:
+        if not self._exchanges and not self._queues:
             return
         cleaner = Connection(self.address).open()
         try:
             channel = cleaner.channel()
             for queue in self._queues:
                 channel = _delete(channel, "queue.delete", queue=queue)
-            for exchange in exchanges:
+            for exchange in self._exchanges:
                 channel = _delete(channel, "exchange.delete", exchange=exchange)
             cleaner.close()
         finally:
             cleaner.drop()
+
+
+def _is_utf8(name: str | bytes) -> bool:
+    """Whether the broker could have declared it."""
+    try:
+        return bool(octets(name).decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_builtin(name: str | bytes) -> bool:
