@@ -40,7 +40,7 @@ _DECLARE = {
     "invalid-argument-routing-key-without-dlx": "406 routing_key_but_no_dlx_defined",
     "invalid-argument-queue-type": "406 unsupported queue type",
     "invalid-argument-not-string": "406 invalid type for a DLX or alternate-exchange argument",
-    "unknown-exchange-type": "406 on the channel: unknown exchange type 'foo'",
+    "unknown-exchange-type": "503 on the connection: unknown exchange type 'foo'",
     "default-exchange-declare": "403 declare of the default exchange",
     "default-exchange-delete": "403 delete of the default exchange",
     "default-exchange-bind": "403 bind naming the default exchange",
