@@ -41,6 +41,9 @@ def _arguments() -> argparse.Namespace:
     where.add_argument(
         "--deviations", action="store_true", help="print the list of deviations as in README.md"
     )
+    where.add_argument(
+        "--update-readme", action="store_true", help="write the list of deviations into README.md"
+    )
     parser.add_argument("--area", action="append", help="only this area (repeatable)")
     parser.add_argument("-k", metavar="PATTERN", help="only names with this in them, or fnmatch")
     parser.add_argument("--jobs", type=int, default=4, help="scenarios at a time (default 4)")
@@ -117,6 +120,9 @@ def main() -> int:
         return 0
     if options.deviations:
         print(report.deviation_list(everything))
+        return 0
+    if options.update_readme:
+        report.update_readme(everything)
         return 0
     if options.coverage:
         print(coverage.report(everything))

@@ -44,6 +44,8 @@ channel.flow 20 20 active:bit
 channel.flow-ok 20 21 active:bit
 channel.close 20 40 reply_code:short reply_text:shortstr class_id:short method_id:short
 channel.close-ok 20 41
+access.request 30 10 realm:shortstr exclusive:bit passive:bit active:bit write:bit read:bit
+access.request-ok 30 11 ticket:short
 exchange.declare 40 10 ticket:short exchange:shortstr type:shortstr passive:bit durable:bit
     auto_delete:bit internal:bit nowait:bit arguments:table
 exchange.declare-ok 40 11

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from conformance.registry import Scenario
 from conformance.runner import DEVIATING, FAILED, PASSED, Broker, Result
@@ -63,6 +64,22 @@ def as_json(results: Sequence[Result], broker: Broker) -> str:
 def listing(scenarios: Sequence[Scenario]) -> str:
     """Every scenario's name with the ids it covers."""
     return "\n".join(f"{s.area}: {s.name}  [{' '.join(s.covers)}]" for s in scenarios)
+
+
+_README = Path(__file__).parent / "README.md"
+_BEGIN, _END = "<!-- deviations -->\n", "\n<!-- end of deviations -->"
+
+
+def listed_deviations() -> str:
+    """The list of deviations that README.md holds."""
+    return _README.read_text().partition(_BEGIN)[2].partition(_END)[0]
+
+
+def update_readme(scenarios: Sequence[Scenario]) -> None:
+    """Writes the list of deviations into README.md."""
+    head, _, rest = _README.read_text().partition(_BEGIN)
+    tail = rest.partition(_END)[2]
+    _README.write_text(f"{head}{_BEGIN}{deviation_list(scenarios)}{_END}{tail}")
 
 
 def deviation_list(scenarios: Sequence[Scenario]) -> str:

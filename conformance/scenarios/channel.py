@@ -84,6 +84,13 @@ def flow_that_is_active_is_answered(s: Session) -> None:
     channel.expect("channel.flow-ok", active=True)
 
 
+@scenario("channel.access-request", covers=["method:access.request", "method:access.request-ok"])
+def access_of_amqp_0_8_is_granted_to_everybody(s: Session) -> None:
+    channel = s.channel()
+    channel.send("access.request", realm="/data", active=True, write=True, read=True)
+    channel.expect("access.request-ok", ticket=1)
+
+
 @scenario("channel.flow.inactive", covers=["error:flow-inactive"])
 def flow_that_is_not_active_is_not_implemented(s: Session) -> None:
     connection = s.connect()
