@@ -30,6 +30,7 @@ test: lint types unit
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy

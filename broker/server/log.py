@@ -118,7 +118,7 @@ class RepeatFilter(logging.Filter):
     """Lets `shown` lines of one (logger, message template, peer) pass in each interval.
 
     Those beyond are counted, and one line `… repeated N times` says so: when the first line of any
-    kind comes after the interval, or at `flush`. Lines of level error and above always pass.
+    kind comes after the interval, or at `flush`. Errors are no exception: clients cause most.
     `clock` is monotonic, in seconds; `emit` takes the lines of the filter's own.
     """
 
@@ -143,7 +143,7 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record passes; logging calls it."""
-        if hasattr(record, _ATTRIBUTE) or record.levelno >= logging.ERROR:
+        if hasattr(record, _ATTRIBUTE):
             return True
         now = self._clock()
         key = (record.name, str(record.msg), _peer(record))
