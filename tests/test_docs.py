@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from broker import cli
+from broker.core.arguments import QUEUE_ARGUMENTS, WITHOUT_EFFECT
 from broker.server.settings import Settings
 from tests.conftest import RunningBroker, environment
 
@@ -86,6 +87,14 @@ def test_page_that_is_not_current_is_found(tmp_path: Path) -> None:
 
 def test_every_setting_is_documented() -> None:
     assert absent(Settings.model_fields, (DOCS / "configuration.md").read_text()) == []
+
+
+def test_every_queue_argument_is_documented_and_so_is_what_has_no_effect_yet() -> None:
+    page = (DOCS / "compatibility.md").read_text(encoding="utf-8")
+    assert absent(QUEUE_ARGUMENTS, page) == []
+    assert (
+        set(re.findall(r"^\| `(x-[\w-]+)` \| none yet \|$", page, re.MULTILINE)) == WITHOUT_EFFECT
+    )
 
 
 def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
