@@ -37,6 +37,8 @@ _DECLARE = {
     "invalid-argument-not-integer": "406 an integer argument given as something else",
     "invalid-argument-max-priority": "406 {max_value_exceeded,256}",
     "invalid-argument-overflow": "406 invalid_overflow",
+    "invalid-argument-word": "406 an argument that is none of the words or numbers it may be",
+    "invalid-argument-not-boolean": "406 a boolean argument given as something else",
     "invalid-argument-routing-key-without-dlx": "406 routing_key_but_no_dlx_defined",
     "invalid-argument-queue-type": "406 unsupported queue type",
     "invalid-argument-not-string": "406 invalid type for a DLX or alternate-exchange argument",

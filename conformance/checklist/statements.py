@@ -40,6 +40,8 @@ _DECLARING = {
     "unknown-arguments-ignored": "unknown extra arguments may differ",
     "integer-widths-equal": "integer widths of an argument do not matter",
     "queue-type-classic-default": "a missing x-queue-type equals classic",
+    "quorum-queue-accepted": "x-queue-type quorum and its arguments are accepted",
+    "arguments-of-other-types": "what happens with arguments of another queue type",
     "exclusive-not-durable": "durable of an exclusive queue is not kept",
     "message-count-ready-only": "message_count counts ready messages only",
     "nowait-errors-close": "errors of a nowait declare close the channel all the same",
