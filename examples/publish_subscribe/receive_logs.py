@@ -7,7 +7,9 @@ Ctrl-C ends it.
 """
 
 import os
+import signal
 import sys
+from functools import partial
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -32,10 +34,10 @@ def main(url: str) -> None:
         channel.queue_bind(queue, exchange="logs")
         channel.basic_consume(queue, on_message_callback=show, auto_ack=True)
         print(" [*] Waiting for logs. To exit press CTRL+C")
-        try:
-            channel.start_consuming()
-        except KeyboardInterrupt:
-            channel.stop_consuming()
+        # KeyboardInterrupt could cut a frame in two: let Ctrl-C stop between two messages instead.
+        stop = partial(connection.add_callback_threadsafe, channel.stop_consuming)
+        signal.signal(signal.SIGINT, lambda *_: stop())
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

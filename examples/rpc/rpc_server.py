@@ -6,7 +6,9 @@ Answers `rpc_client.py` and `aio_rpc_client.py`. Start several to share the load
 """
 
 import os
+import signal
 import sys
+from functools import partial
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -46,10 +48,10 @@ def main(url: str) -> None:
         channel.basic_qos(prefetch_count=1)
         channel.basic_consume("rpc_queue", on_message_callback=answer)
         print(" [*] Awaiting RPC requests. To exit press CTRL+C")
-        try:
-            channel.start_consuming()
-        except KeyboardInterrupt:
-            channel.stop_consuming()
+        # KeyboardInterrupt could cut a frame in two: let Ctrl-C stop between two messages instead.
+        stop = partial(connection.add_callback_threadsafe, channel.stop_consuming)
+        signal.signal(signal.SIGINT, lambda *_: stop())
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

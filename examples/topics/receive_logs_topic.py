@@ -7,8 +7,10 @@ Quote them for the shell: `python receive_logs_topic.py "kern.*" "#.critical"`. 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -34,10 +36,10 @@ def main(url: str, patterns: Sequence[str]) -> None:
             channel.queue_bind(queue, exchange="topic_logs", routing_key=pattern)
         channel.basic_consume(queue, on_message_callback=show, auto_ack=True)
         print(" [*] Waiting for logs. To exit press CTRL+C")
-        try:
-            channel.start_consuming()
-        except KeyboardInterrupt:
-            channel.stop_consuming()
+        # KeyboardInterrupt could cut a frame in two: let Ctrl-C stop between two messages instead.
+        stop = partial(connection.add_callback_threadsafe, channel.stop_consuming)
+        signal.signal(signal.SIGINT, lambda *_: stop())
+        channel.start_consuming()
 
 
 if __name__ == "__main__":

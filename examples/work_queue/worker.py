@@ -7,8 +7,10 @@ what it had not acknowledged goes to another. Ctrl-C ends it.
 """
 
 import os
+import signal
 import sys
 import time
+from functools import partial
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -35,10 +37,10 @@ def main(url: str) -> None:
         channel.basic_qos(prefetch_count=1)
         channel.basic_consume("task_queue", on_message_callback=work)
         print(" [*] Waiting for messages. To exit press CTRL+C")
-        try:
-            channel.start_consuming()
-        except KeyboardInterrupt:
-            channel.stop_consuming()
+        # KeyboardInterrupt could cut a frame in two: let Ctrl-C stop between two messages instead.
+        stop = partial(connection.add_callback_threadsafe, channel.stop_consuming)
+        signal.signal(signal.SIGINT, lambda *_: stop())
+        channel.start_consuming()
 
 
 if __name__ == "__main__":
