@@ -6,4 +6,4 @@
 from conformance.checklist import errors, methods, statements
 
 ITEMS: dict[str, str] = {**methods.METHODS, **errors.ERRORS, **statements.STATEMENTS}
-LEFT_OUT: dict[str, str] = {**errors.LEFT_OUT, **statements.LEFT_OUT}
+LEFT_OUT: dict[str, str] = {**methods.LEFT_OUT, **errors.LEFT_OUT, **statements.LEFT_OUT}
