@@ -1,70 +1,23 @@
 """A Celery worker with its default pool, and results over rpc://."""
 
-import signal
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pika
 import pytest
-from celery import Celery, chain, group
+from celery import chain, group
 from celery.exceptions import TaskRevokedError
 
 from tests.conftest import RunningBroker
 
-from .celery_tasks import create_app
-from .program import Program
-
-ROOT = Path(__file__).parents[2]
-DEADLINE_SECONDS = 20.0
-
-
-class Worker(NamedTuple):
-    """A running worker, and the application that sends it tasks."""
-
-    app: Celery
-    node: str
-    queue: str
-    program: Program
-
-    def signature(self, task: str, *arguments: Any, **options: Any) -> Any:
-        return self.app.signature(task, args=arguments, **options)
-
-    def send(self, task: str, *arguments: Any, **options: Any) -> Any:
-        """Send a task; return its AsyncResult."""
-        return self.app.send_task(task, args=arguments, **options)
-
-    def result(self, task: str, *arguments: Any, **options: Any) -> Any:
-        """Send a task and wait for what it returns."""
-        return self.send(task, *arguments, **options).get(timeout=DEADLINE_SECONDS)
-
-    def stats(self) -> dict[str, Any]:
-        inspect = self.app.control.inspect([self.node], timeout=DEADLINE_SECONDS)
-        answers: dict[str, dict[str, Any]] = inspect.stats()
-        return answers[self.node]
-
-
-def forget_queue(broker: RunningBroker, queue: str) -> None:
-    """Delete the worker's queue and the exchange of the same name, which Celery leaves behind."""
-    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
-        channel = connection.channel()
-        channel.queue_delete(queue)
-        channel.exchange_delete(queue)
+from .celery_session import DEADLINE_SECONDS, Worker, delete_queue, running_worker
 
 
 @pytest.fixture(scope="module")
 def worker(broker: RunningBroker) -> Iterator[Worker]:
-    queue = f"celery-{uuid.uuid4()}"
-    node = f"{queue}@localhost"
-    arguments = ("-m", "tests.clients.celery_worker", broker.url, "rpc://", queue)
-    with Program(*arguments, "-n", node, "-c", "2", cwd=ROOT) as program:
-        program.expect(" ready.")
-        with create_app(broker.url, "rpc://", queue) as app:
-            yield Worker(app, node, queue, program)
-        program.interrupt(signal.SIGTERM)
-    forget_queue(broker, queue)
+    with running_worker(broker, "rpc://", "-c", "2") as worker:
+        yield worker
 
 
 def test_task_returns_its_result(worker: Worker) -> None:
@@ -91,10 +44,9 @@ def test_tasks_waiting_for_their_time_do_not_keep_others_from_running(worker: Wo
     # Each waiting task is unacknowledged; the worker raises its channel-wide prefetch for it.
     waiting = [worker.send("add", 1, 1, countdown=600) for _ in range(8)]
     assert worker.result("add", 4, 4) == 8
-    inspect = worker.app.control.inspect([worker.node], timeout=DEADLINE_SECONDS)
-    scheduled = inspect.scheduled()[worker.node]
-    assert {entry["request"]["id"] for entry in scheduled} == {each.id for each in waiting}
-    assert worker.stats()["prefetch_count"] == 2 + 8
+    scheduled = {entry["request"]["id"] for entry in worker.inspect("scheduled")}
+    assert scheduled == {each.id for each in waiting}
+    assert worker.inspect("stats")["prefetch_count"] == 2 + 8
 
 
 def test_group_collects_all_results_in_order(worker: Worker) -> None:
@@ -110,18 +62,15 @@ def test_chain_passes_each_result_on(worker: Worker) -> None:
 
 def test_revoked_task_does_not_run(worker: Worker) -> None:
     task_id = str(uuid.uuid4())
-    worker.app.control.revoke(
-        task_id, destination=[worker.node], reply=True, timeout=DEADLINE_SECONDS
-    )
+    worker.control("revoke", task_id)
     revoked = worker.send("add", 1, 1, task_id=task_id)
     with pytest.raises(TaskRevokedError):
         revoked.get(timeout=DEADLINE_SECONDS)
 
 
 def test_worker_answers_remote_control(worker: Worker) -> None:
-    inspect = worker.app.control.inspect([worker.node], timeout=DEADLINE_SECONDS)
-    assert inspect.ping() == {worker.node: {"ok": "pong"}}
-    [queue] = inspect.active_queues()[worker.node]
+    assert worker.inspect("ping") == {"ok": "pong"}
+    [queue] = worker.inspect("active_queues")
     assert (queue["name"], queue["durable"]) == (worker.queue, True)
     # To everybody: a reply queue of its own and an answer from each worker there is.
     assert {worker.node: {"ok": "pong"}} in worker.app.control.ping(
@@ -131,20 +80,13 @@ def test_worker_answers_remote_control(worker: Worker) -> None:
 
 def test_worker_takes_a_second_queue_while_it_runs(worker: Worker, broker: RunningBroker) -> None:
     other = f"{worker.queue}-other"
-    control: dict[str, Any] = {
-        "destination": [worker.node],
-        "reply": True,
-        "timeout": DEADLINE_SECONDS,
-    }
     try:
-        [answer] = worker.app.control.add_consumer(other, **control)
-        assert "ok" in answer[worker.node]
+        assert "ok" in worker.control("add_consumer", other)
         assert worker.result("add", 20, 1, queue=other) == 21
-        [answer] = worker.app.control.cancel_consumer(other, **control)
-        assert "ok" in answer[worker.node]
+        assert "ok" in worker.control("cancel_consumer", other)
         assert worker.result("add", 20, 2) == 22
     finally:
-        forget_queue(broker, other)
+        delete_queue(broker, other)
 
 
 def test_events_tell_the_life_of_a_task(worker: Worker) -> None:
@@ -168,15 +110,8 @@ def test_events_tell_the_life_of_a_task(worker: Worker) -> None:
 
 
 def test_prefetch_follows_the_size_of_the_pool(worker: Worker) -> None:
-    control: dict[str, Any] = {
-        "destination": [worker.node],
-        "reply": True,
-        "timeout": DEADLINE_SECONDS,
-    }
-    before = worker.stats()["prefetch_count"]
-    [answer] = worker.app.control.pool_grow(2, **control)
-    assert answer == {worker.node: {"ok": "pool will grow"}}
-    assert worker.stats()["prefetch_count"] == before + 2
-    [answer] = worker.app.control.pool_shrink(2, **control)
-    assert answer == {worker.node: {"ok": "pool will shrink"}}
-    assert worker.stats()["prefetch_count"] == before
+    before = worker.inspect("stats")["prefetch_count"]
+    assert worker.control("pool_grow", 2) == {"ok": "pool will grow"}
+    assert worker.inspect("stats")["prefetch_count"] == before + 2
+    assert worker.control("pool_shrink", 2) == {"ok": "pool will shrink"}
+    assert worker.inspect("stats")["prefetch_count"] == before
