@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pika
 from celery import Celery
+from kombu import pools
 
 from tests.conftest import RunningBroker
 
@@ -56,10 +57,14 @@ class Worker(NamedTuple):
 def application(broker: RunningBroker, backend: str, queue: str) -> Iterator[Celery]:
     """The application in this process, with all its connections closed at the end."""
     with create_app(broker.url, backend, queue) as app:
-        yield app
-        consumer = getattr(app.backend, "result_consumer", None)
-        if consumer is not None:
-            consumer.stop()
+        try:
+            yield app
+        finally:
+            consumer = getattr(app.backend, "result_consumer", None)
+            if consumer is not None:
+                consumer.stop()
+            # Producers keep their connections in pools of the process.
+            pools.reset()
 
 
 def start_worker(

@@ -1,6 +1,5 @@
 """The programs in examples/ do what their first lines say, each form with the other."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,4 +200,3 @@ def test_celery_application_runs_its_tasks(broker: RunningBroker) -> None:
                 " [x] countdown: ran after half a second",
                 " [x] group: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]",
             ]
-        celery.interrupt(signal.SIGTERM)

@@ -95,8 +95,12 @@ def test_client_that_sends_no_heartbeats_is_dropped(broker: RunningBroker) -> No
     connection = pika.BlockingConnection(parameters(broker, heartbeat=1))
     connection._impl._heartbeat_checker.stop()
     start = time.monotonic()
-    with pytest.raises(AMQPConnectionError) as error:
-        pump(connection, lambda: False)
+    try:
+        with pytest.raises(AMQPConnectionError) as error:
+            pump(connection, lambda: False)
+    finally:
+        if connection.is_open:
+            connection.close()
     # Two to three intervals without a byte; no close frame.
     assert not isinstance(error.value, ConnectionClosedByBroker)
     assert 1 < time.monotonic() - start < DEADLINE_SECONDS
