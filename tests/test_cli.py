@@ -1,15 +1,16 @@
 """The command line: what it says of itself, and one line and status 2 for what it cannot use."""
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from broker import __version__, cli
 from broker.server.settings import Settings, default, flag
-from tests.conftest import environment
+from tests.conftest import BrokerProcess, environment, free_ports
 
 
 def leveret(*args: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -141,3 +142,40 @@ def test_app_exits_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.app()
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_once_that_it_accepts_connections_and_ends_well(
+    number: signal.Signals, start_broker: Callable[..., BrokerProcess]
+) -> None:
+    process = start_broker()
+    assert process.stop(number) == 0
+    log = process.log.read_text(encoding="utf-8")
+    assert log.count("accepts connections") == 1
+    assert f"127.0.0.1:{process.port}" in log
+    assert "nothing is kept on disk" in log
+
+
+def test_port_in_use_is_one_line_and_status_2(start_broker: Callable[..., BrokerProcess]) -> None:
+    port = str(start_broker().port)
+    finished = leveret("serve", "--port", port, "--http-port", "0", "--transient")
+    assert finished.returncode == 2
+    assert finished.stderr.count("\n") == 1
+    assert port in finished.stderr
+
+
+def test_start_that_lost_its_port_to_another_is_tried_again(
+    start_broker: Callable[..., BrokerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = start_broker().port
+    ports = iter([[taken, 0], free_ports(2)])
+    monkeypatch.setattr("tests.conftest.free_ports", lambda _: next(ports))
+    assert start_broker().port != taken
+    assert next(ports, None) is None
+
+
+def test_broker_that_does_not_start_fails_the_test_with_its_reason(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    with pytest.raises(AssertionError, match=r"status 2:\n.*--frame-max"):
+        start_broker("--frame-max", "1")
