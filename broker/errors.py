@@ -70,9 +70,11 @@ class AMQPError(Exception):
 
     @property
     def reply_text(self) -> str:
-        """`NAME - explanation`, cut to 255 bytes of UTF-8."""
+        """`NAME - explanation`; above 255 bytes of UTF-8 it is cut and ends with three dots."""
         text = f"{self.code.name} - {self.explanation}".encode("utf-8", "replace")
-        return text[:REPLY_TEXT_MAX].decode("utf-8", "ignore")
+        if len(text) > REPLY_TEXT_MAX:
+            text = text[: REPLY_TEXT_MAX - 3] + b"..."
+        return text.decode("utf-8", "ignore")
 
 
 def queue_title(name: str, vhost: str) -> str:

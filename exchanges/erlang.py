@@ -59,6 +59,11 @@ def erlang_term(value: object) -> str:
     return str(value)
 
 
+def erlang_string(text: str) -> str:
+    """A text as ``~p`` prints a string: in double quotes, with escapes."""
+    return f'"{text.translate(_ESCAPES)}"'
+
+
 def _binary(octets: bytes) -> str:
     if octets and _PRINTABLE.issuperset(octets):
         text = octets.decode("utf-8", "replace").translate(_ESCAPES)

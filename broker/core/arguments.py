@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable
 
 from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.wire.table import INTEGER_TYPES, Field, Table, type_class
+from exchanges.erlang import erlang_string, erlang_term
 
+_CLASSIC = Field("longstr", "classic")
+"""What a queue is that names no type."""
 EXPIRY_MAX_MS = 315_360_000_000
 """Ten years of 365 days: RabbitMQ's largest TTL (rabbit_misc:check_expiry)."""
 PRIORITY_MAX = 255
@@ -63,7 +66,7 @@ def _check_priority(field: Field, arguments: Table) -> str | None:
 
 
 def _check_boolean(field: Field, _: Table) -> str | None:
-    return None if field.type == "bool" else f'"expected boolean, got {field.type}"'
+    return None if field.type == "bool" else f"{{unacceptable_type,{field.type}}}"
 
 
 def _one_of(values: Iterable[str], wrong: str) -> Check:
@@ -89,21 +92,46 @@ def _check_dlx_routing_key(field: Field, arguments: Table) -> str | None:
 
 def _check_queue_type(field: Field, _: Table) -> str | None:
     if field.type != "longstr":
-        return f'"expected string, got {field.type}"'
+        return f"{{unacceptable_type,{field.type}}}"
     if field.value == "stream":
         return '"streams are not supported by this broker"'
     if field.value not in ("classic", "quorum"):
-        return f"\"unsupported queue type '{field.value}'\""
+        return erlang_string(f"unsupported queue type '{field.value}'")
     return None
 
 
 def _check_max_age(field: Field, _: Table) -> str | None:
     if field.type != "longstr":
         return f"{{unacceptable_type,{field.type}}}"
-    return None if re.fullmatch("[0-9]+[YMDhms]", str(field.value)) else "invalid_max_age"
+    return (
+        None if re.fullmatch("[0-9]*[1-9][0-9]*[YMDhms]", str(field.value)) else "invalid_max_age"
+    )
+
+
+def _check_cluster_size(field: Field, _: Table) -> str | None:
+    wrong = _integer(field)
+    if wrong is None and field.value == 0:
+        return "{value_zero,0}"
+    return wrong or _check_non_negative(field, _)
+
+
+def _check_queue_version(field: Field, arguments: Table) -> str | None:
+    wrong = _check_non_negative(field, arguments)
+    if wrong is None and field.value not in (1, 2):
+        return erlang_string(f"unsupported queue version '{field.value}'")
+    return wrong
+
+
+def _check_queue_mode(field: Field, _: Table) -> str | None:
+    if field.type != "longstr":
+        return f"{{unacceptable_type,{field.type}}}"
+    if field.value not in ("default", "lazy"):
+        return erlang_string(f"unsupported queue mode '{field.value}'")
+    return None
 
 
 QUEUE_ARGUMENTS: dict[str, Check] = {
+    "x-queue-type": _check_queue_type,
     "x-expires": _check_expires,
     "x-message-ttl": _check_ttl,
     "x-dead-letter-exchange": _check_dlx,
@@ -117,17 +145,16 @@ QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-overflow": _one_of(
         ("drop-head", "reject-publish", "reject-publish-dlx"), "invalid_overflow"
     ),
-    "x-queue-mode": _one_of(("default", "lazy"), "invalid_queue_mode"),
-    "x-queue-version": _check_non_negative,
+    "x-queue-mode": _check_queue_mode,
+    "x-queue-version": _check_queue_version,
     "x-single-active-consumer": _check_boolean,
-    "x-queue-type": _check_queue_type,
     "x-delivery-limit": lambda field, _: _integer(field),
-    "x-quorum-initial-group-size": _check_non_negative,
-    "x-initial-cluster-size": _check_non_negative,
+    "x-quorum-initial-group-size": _check_cluster_size,
+    "x-initial-cluster-size": _check_cluster_size,
     "x-max-age": _check_max_age,
     "x-stream-max-segment-size-bytes": _check_non_negative,
     "x-queue-leader-locator": _one_of(
-        ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_leader_locator"
+        ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_locator_arg"
     ),
     "x-consumer-timeout": _check_non_negative,
 }
@@ -184,7 +211,7 @@ def assert_equal(key: str, title: str, received: object, current: object) -> Non
         raise AMQPError(
             ReplyCode.PRECONDITION_FAILED,
             f"inequivalent arg '{key}' for {title}: "
-            f"received '{_erlang(received)}' but current is '{_erlang(current)}'",
+            f"received '{_shown(received)}' but current is '{_shown(current)}'",
         )
 
 
@@ -200,11 +227,11 @@ def assert_arguments_equal(
         if new is None and old is None:
             continue
         if new is None or old is None:
+            if key == "x-queue-type" and (new or old) == _CLASSIC:
+                continue
             told, have = _described(new), _described(old)
-        elif type_class(new.type) != type_class(old.type):
-            told, have = _described(new), _described(old)
-        elif new.value != old.value:
-            told, have = f"'{_erlang(new.value)}'", f"'{_erlang(old.value)}'"
+        elif type_class(new.type) != type_class(old.type) or new.value != old.value:
+            told, have = f"'{_shown(new.value)}'", f"'{_shown(old.value)}'"
         else:
             continue
         raise AMQPError(
@@ -216,10 +243,12 @@ def assert_arguments_equal(
 def _described(field: Field | None) -> str:
     if field is None:
         return "none"
-    return f"the value '{_erlang(field.value)}' of type '{field.type}'"
+    return f"the value '{_shown(field.value)}' of type '{field.type}'"
 
 
-def _erlang(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return erlang_term(value)

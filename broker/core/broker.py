@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.core.consumer import Consumer
 from broker.core.counters import Counters
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplySink
@@ -77,6 +78,8 @@ class Broker:
         self.users: dict[str, User] = {}
         # Queues that want a turn of `Queue.deliver` before this batch ends.
         self.touched: list[Queue] = []
+        # Consumers whose queue is gone, and who are not told yet.
+        self.cancelled: list[Consumer] = []
         # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
         self.reply_sinks: dict[str, ReplySink] = {}
         self.memory_used = 0
@@ -185,8 +188,12 @@ class Broker:
     # The batch
 
     def run_deliveries(self) -> None:
-        """Lets every touched queue deliver. Runs at the end of a batch, and before anything that
+        """Lets every touched queue deliver, and tells consumers whose queue is gone. Runs at the end of a batch, and before anything that
         reads or changes a queue, so that nobody can tell a batch from single steps."""
+        if self.cancelled:
+            cancelled, self.cancelled = self.cancelled, []
+            for consumer in cancelled:
+                consumer.sink.cancelled(consumer)
         touched = self.touched
         while touched:
             queues = touched[:]

@@ -6,6 +6,7 @@ Each name is the end of the Prometheus name that `broker.management.metrics` giv
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 
 SIZE_BUCKETS = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000)
@@ -15,17 +16,22 @@ _DISTINCT_SIZES_MAX = 256
 
 @dataclass(slots=True)
 class SizeHistogram:
-    """Counts body sizes. The hot path adds to a small dict by exact size; the dict is folded into
-    the buckets when it grows past 256 sizes, and when somebody reads."""
+    """Counts body sizes. The hot path hands in lists of them; they are counted by exact size, and
+    folded into the buckets when these grow past 256, and when somebody reads."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(SIZE_BUCKETS) + 1))
     total: int = 0
-    _recent: dict[int, int] = field(default_factory=dict)
+    _recent: Counter[int] = field(default_factory=Counter)
 
-    def observe(self, body_size: int, count: int) -> None:
-        """Counts `count` messages of one body size."""
+    def observe(self, sizes: list[int]) -> None:
+        """Counts messages by their body sizes."""
         recent = self._recent
-        recent[body_size] = recent.get(body_size, 0) + count
+        first = sizes[0]
+        same = sizes.count(first)
+        if same == len(sizes):
+            recent[first] += same
+        else:
+            recent.update(sizes)
         if len(recent) > _DISTINCT_SIZES_MAX:
             self._fold()
 

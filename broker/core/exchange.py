@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table, type_class
 from exchanges import EXCHANGE_TYPES
 from exchanges import Exchange as Router
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from broker.core.queue import Queue
 
 Destination: TypeAlias = "Queue | Exchange"
+
+
+def check_type(type_name: str) -> None:
+    """Raises COMMAND_INVALID for an unknown exchange type."""
+    if type_name not in EXCHANGE_TYPES:
+        raise AMQPError(ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type_name}'")
 
 
 class Exchange:
@@ -54,8 +61,11 @@ class Exchange:
 
 def comparable(table: Table) -> dict[str, object]:
     """A table as `exchanges` compares it: values of the same class of types are equal if they are
-    the same value; None stands for void, which in a binding means presence."""
-    return {name: _comparable(field) for name, field in table.items()}
+    the same value; None stands for void, which in a binding means presence. `x-match` stays as
+    it is, since the error text about it names its wire type."""
+    return {
+        name: field if name == "x-match" else _comparable(field) for name, field in table.items()
+    }
 
 
 def _comparable(field: Field) -> object:

@@ -248,11 +248,12 @@ class Queue:
         return count
 
     def close(self) -> None:
-        """The queue is deleted: it lets go of its messages, and tells its consumers."""
+        """The queue is deleted: it lets go of its messages and its consumers, who are told at the
+        end of this step."""
         self.purge()
         self.is_deleted = True
         self.broker.memory_used -= self.unacked_bytes
         self.unacked_bytes = self.unacked_count = 0
         for consumer in self.consumers:
             self.consumers.remove(consumer)
-            consumer.sink.cancelled(consumer)
+            self.broker.cancelled.append(consumer)

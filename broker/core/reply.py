@@ -7,7 +7,6 @@ from typing import Protocol
 
 from broker.core.message import Message
 
-
 REPLY_TO_NAME = "amq.rabbitmq.reply-to"
 """The queue name to consume replies from, and how every reply address begins."""
 

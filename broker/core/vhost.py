@@ -16,7 +16,7 @@ from broker.core.exchange import Destination, Exchange, comparable
 from broker.core.queue import Owner, Queue
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
-from exchanges import EXCHANGE_TYPES, BindingArgumentError
+from exchanges import BindingArgumentError
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
@@ -69,11 +69,9 @@ class VHost:
     ) -> Exchange:
         """Makes an exchange, or checks that the one of this name is the same.
 
-        Raises PRECONDITION_FAILED if it differs, COMMAND_INVALID for an unknown type.
+        Raises PRECONDITION_FAILED if it differs. `type_name` has passed `check_type`.
         """
         arguments = arguments or {}
-        if type_name not in EXCHANGE_TYPES:
-            raise AMQPError(ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type_name}'")
         existing = self.exchanges.get(name)
         if existing is not None:
             title = exchange_title(name, self.name)
@@ -177,10 +175,10 @@ class VHost:
         Raises PRECONDITION_FAILED if it is used or not empty and must not be.
         """
         title = queue_title(queue.name, self.name)
-        if if_unused and len(queue.consumers):
-            raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
         if if_empty and queue.messages_ready:
             raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} not empty")
+        if if_unused and len(queue.consumers):
+            raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
         if queue.is_deleted:
             return 0
         del self.queues[queue.name]
@@ -254,7 +252,7 @@ class VHost:
         for current in work:
             is_fixed = is_fixed and not current.router.needs_headers
             found = self._route_here(current, keys, compared)
-            if not found and current.alternate is not None:
+            if not found and current.alternate:
                 alternate = self.exchanges.get(current.alternate)
                 found = [alternate] if alternate is not None else []
             for destination in found:

@@ -41,6 +41,7 @@ ACK_FRAME_SIZE = 21
 _ACK_HEAD_SIZE = 11
 _ACK = struct.Struct(">QBB")
 _CLASS_BASIC = 60
+_HEADER_PAYLOAD_MIN = 14
 _PROPERTIES_AT = CONTENT_HEADER.size
 
 
@@ -54,61 +55,83 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     route = find_route(channel, chunk[at + 7 : end - 1])
     method = chunk[at:end]
     messages: list[Message] = []
-    observe = connection.broker.counters.message_sizes.observe
-    own_framing = channel.framing
-    number = channel.number
+    sizes: list[int] = []
+    number, own_framing, origin = channel.number, channel.framing, route.origin
     payload_max = connection.frame_max - FRAME_OVERHEAD
     size_max = min(payload_max, connection.broker.limits.message_size_max)
     chunk_size = len(chunk)
     unpack = CONTENT_HEADER.unpack_from
+    startswith = chunk.startswith
+    knows = channel.shapes.knows
+    is_resolved = False
     try:
         while chunk_size - end >= CONTENT_HEADER_MIN:
             kind, frame_channel, size, class_id, _, body_size, flags = unpack(chunk, end)
+            body_at = end + FRAME_OVERHEAD + size
             if (
                 kind != HEADER
                 or frame_channel != number
                 or class_id != _CLASS_BASIC
-                or not 14 <= size <= payload_max
+                or not _HEADER_PAYLOAD_MIN <= size <= payload_max
                 or body_size > size_max
             ):
                 return _begin_assembly(channel, route, end)
-            body_at = end + FRAME_OVERHEAD + size
             stop = body_at
             if body_size:
                 body_head = FRAME_HEADER.pack(BODY, number, body_size)
-                if not chunk.startswith(body_head, body_at):
-                    if chunk_size - body_at >= len(body_head):
+                if not startswith(body_head, body_at):
+                    if not body_head.startswith(chunk[body_at : body_at + 7]):
                         return _begin_assembly(channel, route, end)
-                    break
+                    return at
                 stop += FRAME_OVERHEAD + body_size
             if stop > chunk_size:
-                break
-            connection.position = stop
+                return at
             if chunk[body_at - 1] != FRAME_END or chunk[stop - 1] != FRAME_END:
                 return _begin_assembly(channel, route, end)
-            check_header(chunk, end + _PROPERTIES_AT, body_at - 1, flags)
-            resolve(channel, route)
-            special = is_special(flags, chunk[end:body_at])
-            observe(body_size, 1)
-            message = (chunk[end:stop], body_at - end, route.origin, own_framing)
-            if special:
-                publish_ready(channel, route, messages)
-                publish_special(channel, route, message)
-                at = stop
-            else:
+            connection.position = stop
+            if not is_resolved:
+                resolve(channel, route)
+                is_resolved = True
+            message = (chunk[end:stop], body_at - end, origin, own_framing)
+            properties_at = end + _PROPERTIES_AT
+            if knows(chunk, properties_at, body_at - 1, flags):
                 messages.append(message)
-                at = _read_same(chunk, at, stop, body_at + 7, message, end - at, messages)
-                observe(body_size, (at - stop) // (stop - end + len(method)))
-            if not chunk.startswith(method, at):
-                break
+            else:
+                check_header(chunk, properties_at, body_at - 1, flags)
+                if is_special(flags, chunk[end:body_at]):
+                    publish_ready(channel, route, messages, sizes)
+                    publish_special(channel, route, message)
+                else:
+                    messages.append(message)
+                    channel.shapes.learn(chunk, properties_at, body_at - 1, flags)
+            sizes.append(body_size)
+            unit = stop - at
+            prefix = chunk[at : stop - body_size - 1 if body_size else stop]
+            at = stop
+            if messages and startswith(prefix, at):
+                at = _read_same(chunk, at, prefix, unit, end + unit, message, messages)
+                sizes += [body_size] * ((at - stop) // unit)
             end = at + len(method)
+            if not startswith(method, at):
+                return at
+        # Too little for a header frame: unless it is the start of something else, wait.
+        size = int.from_bytes(chunk[end + 3 : end + 7], "big")
+        if not channel.header_head.startswith(chunk[end : end + 3]) or (
+            chunk_size - end >= 7 and size < _HEADER_PAYLOAD_MIN
+        ):
+            return _begin_assembly(channel, route, end)
+        return at
     finally:
-        publish_ready(channel, route, messages)
-    return at
+        publish_ready(channel, route, messages, sizes)
 
 
-def publish_ready(channel: Channel, route: Route, messages: list[Message]) -> None:
-    """Publishes what was collected, and empties the list."""
+def publish_ready(
+    channel: Channel, route: Route, messages: list[Message], sizes: list[int]
+) -> None:
+    """Publishes what was collected, and empties the lists. `sizes` are those of the bodies."""
+    if sizes:
+        channel.connection.broker.counters.message_sizes.observe(sizes)
+        sizes.clear()
     if messages:
         publish(channel, route, messages[:])
         messages.clear()
@@ -117,24 +140,24 @@ def publish_ready(channel: Channel, route: Route, messages: list[Message]) -> No
 def _read_same(
     chunk: bytes,
     at: int,
-    stop: int,
-    body_at: int,
-    message: Message,
+    prefix: bytes,
+    unit: int,
     content_at: int,
+    message: Message,
     messages: list[Message],
 ) -> int:
-    """Appends the messages that follow `chunk[at:stop]` and differ from it in their body only."""
-    unit = stop - at
-    prefix = chunk[at : min(body_at, stop)]
+    """Appends the messages from `chunk[at:]` on that begin with `prefix` and take `unit` octets:
+    they differ from `message` in their body only. `content_at` is where the content of the first
+    one begins. Returns where the next frame begins."""
     _, header_size, origin, framing = message
     append = messages.append
     startswith = chunk.startswith
     chunk_size = len(chunk)
-    at = stop
-    stop += unit
+    stop = at + unit
     while stop <= chunk_size and startswith(prefix, at) and chunk[stop - 1] == FRAME_END:
-        append((chunk[at + content_at : stop], header_size, origin, framing))
+        append((chunk[content_at:stop], header_size, origin, framing))
         at = stop
+        content_at += unit
         stop += unit
     return at
 

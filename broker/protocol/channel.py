@@ -17,8 +17,9 @@ from broker.core.queue import Queue
 from broker.protocol.publish import Assembly, Route
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
-from broker.wire.frames import FRAME_HEADER, METHOD
+from broker.wire.frames import FRAME_HEADER, HEADER, METHOD
 from broker.wire.methods import Method, commands, encode_method, make, shortstr
+from broker.wire.shape import Shapes
 
 if TYPE_CHECKING:
     from broker.core.vhost import VHost
@@ -49,6 +50,7 @@ class Channel:
         self.state = ChannelState.RUNNING
         self.framing = framing(number, connection.frame_max)
         self.ack_head = ACK_HEAD.pack(METHOD, number, _ACK_SIZE, _BASIC_ACK)
+        self.header_head = bytes([HEADER]) + number.to_bytes(2, "big")
         self.unacked = Unacked()
         self.consumers: dict[str, Consumer] = {}
         self.getters: dict[Queue, Consumer] = {}
@@ -61,6 +63,8 @@ class Channel:
         self.last_queue_name = ""
         # Method frames of basic.publish, as octets, and where they lead.
         self.routes: dict[bytes, Route] = {}
+        # The shapes of content headers that were seen before.
+        self.shapes = Shapes()
         # The content that is being received frame by frame, off the hot path.
         self.assembly: Assembly | None = None
         self.is_publisher = False

@@ -18,8 +18,15 @@ from broker.protocol.frame_errors import frame_end_error, frame_error, too_large
 from broker.protocol.heartbeat import Beat, Heartbeat
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.methods.connection import start
-from broker.protocol.publish import PUBLISH, Assembly, find_route, is_special
-from broker.protocol.publish import publish, publish_special, resolve
+from broker.protocol.publish import (
+    PUBLISH,
+    Assembly,
+    find_route,
+    is_special,
+    publish,
+    publish_special,
+    resolve,
+)
 from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
 from broker.wire.frames import (
     BODY,
@@ -55,6 +62,8 @@ CLOSE_TIMEOUT_S = 30.0
 _PUBLISH_INDEX = PUBLISH.to_bytes(4, "big")
 _ACK_INDEX = b"\x00\x3c\x00\x50"
 _CHANNEL_OPEN = 0x0014000A
+_PAYLOAD_MIN = {METHOD: 4, HEADER: 14, BODY: 0, HEARTBEAT: 0}
+"""Octets that the payload of each kind of frame has at least."""
 
 
 class Connection:
@@ -207,12 +216,12 @@ class Connection:
 
     def _receive_frame(self, kind: int, number: int, payload: bytes) -> None:
         """One frame off the hot path."""
+        if len(payload) < _PAYLOAD_MIN.get(kind, 1 << 32) or (kind == HEARTBEAT and payload):
+            raise frame_error(kind, payload, "unknown_frame")
         if kind == HEARTBEAT:
             if number:
                 raise unexpected_frame(kind, payload)
             return
-        if kind not in (METHOD, HEADER, BODY):
-            raise frame_error(kind, payload, "unknown_frame")
         if number == 0:
             self._receive_on_channel_zero(kind, payload)
             return
@@ -260,14 +269,13 @@ class Connection:
         index = int.from_bytes(payload[:4], "big")
         method = decode_method(payload)
         if index != _CHANNEL_OPEN:
-            if isinstance(method, commands.Channel.CloseOk):
-                return
             raise AMQPError(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'")
         if len(self.channels) >= self.channel_max:
             raise AMQPError(
                 ReplyCode.NOT_ALLOWED,
                 f"number of channels opened ({len(self.channels)}) has reached the negotiated "
                 f"channel_max ({self.channel_max})",
+                0,
             )
         if number > self.channel_max:
             raise AMQPError(
@@ -327,7 +335,7 @@ class Connection:
         route = assembly.route
         message = assembly.message(channel)
         resolve(channel, route)
-        self.broker.counters.message_sizes.observe(assembly.body_size, 1)
+        self.broker.counters.message_sizes.observe([assembly.body_size])
         if is_special(assembly.flags, message[0][: message[1]]):
             publish_special(channel, route, message)
         else:
@@ -485,11 +493,10 @@ class Connection:
         )
 
     def _fail_handshake(self, error: AMQPError) -> None:
-        """Before the connection is open the client is not trusted: most failures end in silence,
-        after a while. It is told when tuning fails or the virtual host is not for it."""
+        """Before the login the client is not trusted: failures end in silence, after a while."""
         self.close_reason = self.close_reason or error.reply_text
         self.broker.note("handshake_error", {"connection": self.name, "text": error.reply_text})
-        if error.code is ReplyCode.NOT_ALLOWED and self.state in (
+        if error.code in (ReplyCode.NOT_ALLOWED, ReplyCode.UNEXPECTED_FRAME) and self.state in (
             ConnectionState.TUNING,
             ConnectionState.OPENING,
         ):
@@ -500,6 +507,7 @@ class Connection:
     def close_silently(self) -> None:
         """Ends the connection without a word, after a while."""
         self.state = ConnectionState.CLOSED
+        self._outbox.append(self)
         self.close_in_s = self._login_failure_delay_s
 
     def close(self, code: ReplyCode, reply_text: str, index: int = 0) -> None:
@@ -530,6 +538,7 @@ class Connection:
     def _close_now(self) -> None:
         """The end of the socket, after what is still to be sent."""
         self.state = ConnectionState.CLOSED
+        self._outbox.append(self)
         self.release()
         self.close_in_s = 0
 

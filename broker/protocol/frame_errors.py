@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.frames import FRAME_OVERHEAD
-from broker.wire.methods import octets
+from exchanges.erlang import erlang_term
 
 _SHOWN = 16
 
 
 def _told(kind: int, payload: bytes) -> str:
     amount = f"first {_SHOWN}" if len(payload) > _SHOWN else "all"
-    return f"type {kind}, {amount} octets = {octets(payload, _SHOWN)}"
+    return f"type {kind}, {amount} octets = {erlang_term(payload[:_SHOWN])}"
 
 
 def frame_error(kind: int, payload: bytes, problem: str) -> AMQPError:

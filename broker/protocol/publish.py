@@ -16,9 +16,10 @@ from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
 from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.wire import properties
-from broker.wire.frames import FRAME_OVERHEAD, HEADER, body_frames
-from broker.wire.methods import commands, decode_method, octets, shortstr
+from broker.wire.frames import HEADER, body_frames
+from broker.wire.methods import commands, decode_method, shortstr
 from broker.wire.table import Field, Table
+from exchanges.erlang import erlang_string
 
 if TYPE_CHECKING:
     from broker.protocol.channel import Channel
@@ -221,8 +222,8 @@ def _check_expiration(text: str) -> None:
     if number is None:
         raise _refused(f"invalid expiration '{text}': no_integer")
     if number.end() < len(text):
-        rest = text[number.end() :]
-        raise _refused(f"invalid expiration '{text}': {{leftover_string,\"{rest}\"}}")
+        rest = erlang_string(text[number.end() :])
+        raise _refused(f"invalid expiration '{text}': {{leftover_string,{rest}}}")
     wrong = check_expiry(int(text))
     if wrong:
         raise _refused(f"invalid expiration '{text}': {wrong}")
@@ -268,8 +269,6 @@ class Assembly:
 
     def add_header(self, channel: Channel, payload: bytes) -> None:
         """Takes the payload of the header frame; raises what is wrong with it."""
-        if len(payload) < 14:
-            raise AMQPError(ReplyCode.SYNTAX_ERROR, f"cannot decode {octets(payload)}", PUBLISH)
         class_id = int.from_bytes(payload[:2], "big")
         if class_id != PUBLISH >> 16:
             raise AMQPError(

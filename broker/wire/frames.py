@@ -52,9 +52,14 @@ def reframe(content: bytes, header_size: int, channel: int, frame_max: int) -> b
     frame cannot be cut: it is the publisher's, and is passed on as it came.
     """
     number = channel.to_bytes(2, "big")
-    pieces = [b"\x02", number, content[3:header_size]]
-    at = header_size
     size = len(content)
+    at = header_size
+    if (
+        size <= frame_max
+        and int.from_bytes(content[at + 3 : at + 7], "big") == size - at - FRAME_OVERHEAD
+    ):
+        return b"\x02%b%b\x03%b%b" % (number, content[3:at], number, content[at + 3 :])
+    pieces = [b"\x02", number, content[3:header_size]]
     while at < size:
         length = int.from_bytes(content[at + 3 : at + 7], "big")
         if length > frame_max - FRAME_OVERHEAD:

@@ -16,10 +16,12 @@ from pamqp import commands as commands
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.frames import METHOD, frame
 from broker.wire.table import TableError, decode_table, encode_table
+from exchanges.erlang import erlang_term
 
 Method = base.Frame
 M = TypeVar("M", bound=Method)
 
+_PUBLISH = 0x003C0028
 _FIXED = {"octet": ">B", "short": ">H", "long": ">L", "longlong": ">Q", "timestamp": ">Q"}
 _STRUCTS = {name: struct.Struct(layout) for name, layout in _FIXED.items()}
 
@@ -27,7 +29,7 @@ _STRUCTS = {name: struct.Struct(layout) for name, layout in _FIXED.items()}
 class AccessRequest(base.Frame):
     """access.request of AMQP 0-8, which RabbitMQ still answers for old clients."""
 
-    __slots__: ClassVar[list[str]] = ["realm", "flags"]
+    __slots__: ClassVar[list[str]] = ["flags", "realm"]
     frame_id = 10
     index = 0x001E000A
     name = "Access.Request"
@@ -86,13 +88,16 @@ def decode_method(payload: bytes) -> Method:
     try:
         _read_arguments(method, _SCHEMAS[cls], payload)
     except UnicodeDecodeError:
-        raise AMQPError(ReplyCode.FRAME_ERROR, "Malformed UTF-8 in shortstr", index) from None
+        raise AMQPError(ReplyCode.FRAME_ERROR, "Malformed UTF-8 in shortstr", 0) from None
     except (struct.error, IndexError, TableError):
-        raise AMQPError(ReplyCode.FRAME_ERROR, f"cannot decode {octets(payload)}", index) from None
+        text = f"cannot decode {erlang_term(payload[4:])}"
+        raise AMQPError(ReplyCode.FRAME_ERROR, text, index) from None
     return method
 
 
 def _read_arguments(method: Method, schema: list[tuple[str, str]], payload: bytes) -> None:
+    # RabbitMQ takes any octets as a message's address, and UTF-8 alone for all other names.
+    errors = "surrogateescape" if method.index == _PUBLISH else "strict"
     at, bit = 4, 0
     for name, kind in schema:
         if kind == "bit":
@@ -105,7 +110,7 @@ def _read_arguments(method: Method, schema: list[tuple[str, str]], payload: byte
         value: object
         if kind == "shortstr":
             start, at = at + 1, at + 1 + payload[at]
-            value = _slice(payload, start, at).decode("utf-8")
+            value = _slice(payload, start, at).decode("utf-8", errors)
         elif kind in ("longstr", "table"):
             start = at + 4
             at = start + int.from_bytes(_slice(payload, at, start), "big")
@@ -116,6 +121,8 @@ def _read_arguments(method: Method, schema: list[tuple[str, str]], payload: byte
             (value,) = packer.unpack_from(payload, at)
             at += packer.size
         setattr(method, name, value)
+    if at != len(payload):
+        raise IndexError("octets are left over")
 
 
 def _slice(payload: bytes, start: int, end: int) -> bytes:
@@ -159,11 +166,6 @@ def shortstr(text: str) -> bytes:
     """A short string: one octet of length, UTF-8. Raises ValueError above 255 octets."""
     raw = text.encode("utf-8", "surrogateescape")
     return bytes([len(raw)]) + raw
-
-
-def octets(payload: bytes, limit: int = 16) -> str:
-    """Octets as Erlang writes them in RabbitMQ's texts: `<<1,2,3>>`."""
-    return "<<" + ",".join(map(str, payload[:limit])) + ">>"
 
 
 def method_name(index: int) -> str:

@@ -33,7 +33,7 @@ _PAYLOAD_AT = 7
 _FIRST_PROPERTY = CONTENT_HEADER.size
 
 _SHORTSTR, _TABLE = 0, -1
-_SHAPES = {flag: _SHORTSTR for flag in (0x8000 >> bit for bit in range(14))} | {
+_SHAPES = dict.fromkeys((32768 >> bit for bit in range(14)), _SHORTSTR) | {
     HEADERS: _TABLE,
     DELIVERY_MODE: 1,
     PRIORITY: 1,
@@ -46,8 +46,9 @@ class PropertiesError(ValueError):
 
 
 @lru_cache(maxsize=1024)
-def _shapes(flags: int) -> tuple[tuple[int, int], ...]:
-    """(flag, shape) of each property that is there, in wire order."""
+def property_shapes(flags: int) -> tuple[tuple[int, int], ...]:
+    """(flag, shape) of each property that is there, in wire order. The shape is 0 for a short
+    string, -1 for a table, else a size. Raises PropertiesError for unknown flags."""
     if flags & _UNUSED:
         raise PropertiesError(f"unknown property flags {flags & _UNUSED}")
     return tuple((flag, shape) for flag, shape in _SHAPES.items() if flags & flag)
@@ -59,7 +60,7 @@ def check_properties(octets: bytes, at: int, end: int, flags: int) -> None:
     Raises PropertiesError. What passes can be forwarded to any client.
     """
     try:
-        for _, shape in _shapes(flags):
+        for _, shape in property_shapes(flags):
             if shape == _SHORTSTR:
                 at += 1 + octets[at]
             elif shape == _TABLE:
@@ -86,7 +87,7 @@ def _find(header: bytes, wanted: int) -> tuple[int, int]:
     absent property has the empty place where it would be."""
     flags = flags_of(header)
     at = _FIRST_PROPERTY
-    for flag, shape in _shapes(flags):
+    for flag, shape in property_shapes(flags):
         if flag < wanted:
             break
         start = at

@@ -50,7 +50,8 @@ _FIXED: dict[int, tuple[str, struct.Struct]] = {
     ord("D"): ("decimal", struct.Struct(">BI")),
     ord("V"): ("void", struct.Struct("")),
 }
-_SIZES = [_FIXED[code][1].size if code in _FIXED else -1 for code in range(256)]
+FIELD_SIZES = [_FIXED[code][1].size if code in _FIXED else -1 for code in range(256)]
+"""Octets of a value by its type octet; -1 where a length is in front, or the type is unknown."""
 _LONG = {ord("S"): "longstr", ord("x"): "binary", ord("F"): "table", ord("A"): "array"}
 _CODES = {name: bytes([code]) for code, (name, _) in _FIXED.items() if code != ord("L")} | {
     name: bytes([code]) for code, name in _LONG.items()
@@ -152,7 +153,7 @@ def check_table(octets: bytes, at: int, end: int, depth: int = TABLE_DEPTH_MAX) 
     What passes here can be decoded by `decode_table` and by any client. It runs for each
     published message with headers.
     """
-    sizes = _SIZES
+    sizes = FIELD_SIZES
     try:
         while at < end:
             at += 1 + octets[at]
@@ -178,7 +179,7 @@ def check_table(octets: bytes, at: int, end: int, depth: int = TABLE_DEPTH_MAX) 
 def _check_array(octets: bytes, at: int, end: int, depth: int) -> None:
     while at < end:
         code = octets[at]
-        size = _SIZES[code]
+        size = FIELD_SIZES[code]
         if size >= 0:
             at += 1 + size
             continue
@@ -236,7 +237,7 @@ def remove_field(payload: bytes, name: str) -> bytes:
         at += 1 + payload[at]
         label = payload[start + 1 : at]
         code = payload[at]
-        size = _SIZES[code]
+        size = FIELD_SIZES[code]
         at += 1 + (size if size >= 0 else 4 + int.from_bytes(payload[at + 1 : at + 5], "big"))
         if label != wanted:
             kept.append(payload[start:at])

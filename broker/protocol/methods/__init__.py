@@ -29,7 +29,6 @@ CHANNEL_METHODS: dict[type[Method], Callable[[Channel, Any], None]] = {
     commands.Basic.Qos: basic.qos,
     commands.Basic.Consume: basic.consume,
     commands.Basic.Cancel: basic.cancel,
-    commands.Basic.CancelOk: basic.cancel_ok,
     commands.Basic.Get: basic.get,
     commands.Basic.Ack: basic.ack,
     commands.Basic.Nack: basic.nack,

@@ -113,10 +113,6 @@ def cancel(channel: Channel, method: commands.Basic.Cancel) -> None:
         channel.connection.after_consumer_left(channel.vhost, consumer)
 
 
-def cancel_ok(channel: Channel, method: commands.Basic.CancelOk) -> None:
-    """basic.cancel-ok: some clients answer the broker's cancel; nobody waits for it."""
-
-
 def get(channel: Channel, method: commands.Basic.Get) -> None:
     """basic.get: the first ready message, or get-empty."""
     name = queue_name(channel, method.queue)

@@ -8,8 +8,9 @@ from broker.errors import AMQPError, ReplyCode
 from broker.protocol.heartbeat import Heartbeat
 from broker.protocol.states import ConnectionState
 from broker.wire.frames import FRAME_MIN_SIZE
-from broker.wire.methods import commands, make, octets
+from broker.wire.methods import commands, make
 from broker.wire.table import Field, Table, TableError, decode_table
+from exchanges.erlang import erlang_term
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
@@ -104,10 +105,10 @@ def _announced(client_properties: Table) -> frozenset[str]:
 
 
 def _plain(response: bytes) -> tuple[str, bytes]:
-    """RFC 4616: NUL, name, NUL, password. An authorization identity in front is ignored."""
+    """RFC 4616: NUL, name, NUL, password. Acting for somebody else is not supported."""
     parts = response.split(b"\x00")
-    if len(parts) != 3:
-        raise AMQPError(ReplyCode.SYNTAX_ERROR, f"response {octets(response)} invalid")
+    if len(parts) != 3 or parts[0]:
+        raise AMQPError(ReplyCode.SYNTAX_ERROR, f"response {erlang_term(response)} invalid")
     return parts[1].decode("utf-8", "surrogateescape"), parts[2]
 
 
@@ -143,7 +144,7 @@ def tune_ok(connection: Connection, method: commands.Connection.TuneOk) -> None:
     where there is one. Any heartbeat is fine."""
     limits = connection.broker.limits
     _check_tuned("frame_max", method.frame_max, FRAME_MIN_SIZE, limits.frame_max)
-    _check_tuned("channel_max", method.channel_max, 1, limits.channel_max)
+    _check_tuned("channel_max", method.channel_max, 1, limits.channel_max, " (no limit)")
     connection.frame_max = method.frame_max
     connection.channel_max = method.channel_max
     now = connection.heartbeat.last_received
@@ -151,9 +152,9 @@ def tune_ok(connection: Connection, method: commands.Connection.TuneOk) -> None:
     connection.state = ConnectionState.OPENING
 
 
-def _check_tuned(name: str, value: int, lowest: int, offered: int) -> None:
+def _check_tuned(name: str, value: int, lowest: int, offered: int, zero_means: str = "") -> None:
     if value == 0 or value > offered:
-        shown = "0 (no limit)" if value == 0 else str(value)
+        shown = f"0{zero_means}" if value == 0 else str(value)
         raise AMQPError(
             ReplyCode.NOT_ALLOWED,
             f"negotiated {name} = {shown} is higher than the maximum allowed value ({offered})",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from broker.core.exchange import check_type
 from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.protocol.names import (
     check_any_permission,
@@ -24,6 +25,8 @@ def declare(channel: Channel, method: commands.Exchange.Declare) -> None:
     """exchange.declare: make the exchange, or check that it is the same."""
     vhost = channel.vhost
     name = clean(method.exchange)
+    if not method.passive:
+        check_type(method.exchange_type)
     check_not_default(name)
     if method.passive:
         vhost.get_exchange(name)
