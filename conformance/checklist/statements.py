@@ -31,7 +31,7 @@ _NAMES = {
     "consumer-tag-generated": "amq.ctag- and 22 url-safe characters",
     "names-stripped": "CR and LF are stripped from names on declare, delete and bind",
     "names-utf8": "names up to 255 octets, any UTF-8",
-    "amq-redeclared": "existing amq.* objects may be redeclared equivalently",
+    "amq-redeclared": "existing amq.* exchanges may be redeclared equivalently, queues looked up only",
     "last-queue-remembered": "empty queue name means the last declared one",
     "bind-empty-key": "empty queue and routing key in bind mean the queue's name twice",
     "default-exchange-routes": "the default exchange reaches every queue by its name",
@@ -126,6 +126,7 @@ _TX = {
     "tx-next": "commit and rollback begin the next transaction",
 }
 _CELERY = {
+    "task-queue": "Celery's task queue, declared by workers and clients",
     "pidbox": "Celery's remote control queues and exchanges",
     "celeryev": "Celery's event queues and exchange",
     "rpc-results": "Celery's rpc:// result queues",
