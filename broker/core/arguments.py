@@ -103,9 +103,8 @@ def _check_queue_type(field: Field, _: Table) -> str | None:
 def _check_max_age(field: Field, _: Table) -> str | None:
     if field.type != "longstr":
         return f"{{unacceptable_type,{field.type}}}"
-    return (
-        None if re.fullmatch("[0-9]*[1-9][0-9]*[YMDhms]", str(field.value)) else "invalid_max_age"
-    )
+    is_age = re.fullmatch("[0-9]*[1-9][0-9]*[YMDhms]", str(field.value))
+    return None if is_age else "invalid_max_age"
 
 
 def _check_cluster_size(field: Field, _: Table) -> str | None:

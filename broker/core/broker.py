@@ -188,8 +188,11 @@ class Broker:
     # The batch
 
     def run_deliveries(self) -> None:
-        """Lets every touched queue deliver, and tells consumers whose queue is gone. Runs at the end of a batch, and before anything that
-        reads or changes a queue, so that nobody can tell a batch from single steps."""
+        """Lets every touched queue deliver, and tells consumers whose queue is gone.
+
+        Runs at the end of a batch, and before anything that reads or changes a queue, so that
+        nobody can tell a batch from single steps.
+        """
         if self.cancelled:
             cancelled, self.cancelled = self.cancelled, []
             for consumer in cancelled:

@@ -173,7 +173,7 @@ class Queue:
         line has room for, where nobody can tell: each consumer on a channel of its own."""
         ready = self._ready
         count = len(line)
-        rounds = min(len(ready) // count, min(consumer.room() for consumer in line))
+        rounds = min(len(ready) // count, *(consumer.room() for consumer in line))
         if rounds > 1 and len({id(consumer.sink) for consumer in line}) == count:
             entries = list(islice(ready, rounds * count))
             shares = [entries[place::count] for place in range(count)]

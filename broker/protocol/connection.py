@@ -12,35 +12,13 @@ from typing import TYPE_CHECKING
 from broker.core.consumer import Consumer
 from broker.core.queue import Queue
 from broker.errors import AMQPError, ReplyCode
-from broker.protocol import batch
 from broker.protocol.channel import Channel, ChannelState
-from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
 from broker.protocol.heartbeat import Beat, Heartbeat
-from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.methods.connection import start
-from broker.protocol.publish import (
-    PUBLISH,
-    Assembly,
-    find_route,
-    is_special,
-    publish,
-    publish_special,
-    resolve,
-)
-from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
-from broker.wire.frames import (
-    BODY,
-    FRAME_END,
-    FRAME_HEADER,
-    FRAME_OVERHEAD,
-    FRAME_SIZE_FUDGE,
-    HEADER,
-    HEARTBEAT,
-    HEARTBEAT_FRAME,
-    METHOD,
-    PROTOCOL_HEADER,
-)
-from broker.wire.methods import Method, commands, decode_method, encode_method, make
+from broker.protocol.reader import is_protocol_header, name_hello, read_frames
+from broker.protocol.states import HANDSHAKE, ConnectionState
+from broker.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from broker.wire.methods import Method, commands, encode_method, make
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -58,12 +36,6 @@ LOGIN_FAILURE_DELAY_S = 3.0
 guessing passwords is slow (RabbitMQ's SILENT_CLOSE_DELAY)."""
 CLOSE_TIMEOUT_S = 30.0
 """Seconds a client has to answer connection.close."""
-
-_PUBLISH_INDEX = PUBLISH.to_bytes(4, "big")
-_ACK_INDEX = b"\x00\x3c\x00\x50"
-_CHANNEL_OPEN = 0x0014000A
-_PAYLOAD_MIN = {METHOD: 4, HEADER: 14, BODY: 0, HEARTBEAT: 0}
-"""Octets that the payload of each kind of frame has at least."""
 
 
 class Connection:
@@ -128,17 +100,28 @@ class Connection:
         try:
             if self.state is ConnectionState.AWAITING_HEADER:
                 self._read_protocol_header(chunk)
-            self._read_frames(chunk)
+            read_frames(self, chunk)
         except AMQPError as error:
-            self._fail(error, 0)
-        except Exception as error:
+            self.fail(error, 0)
+        except Exception as error:  # noqa: BLE001  # a bug of ours ends this connection alone
             self.broker.note("internal_error", {"connection": self.name, "error": error})
-            self._fail(AMQPError(ReplyCode.INTERNAL_ERROR, "see the broker's log", 0), 0)
+            self.fail(AMQPError(ReplyCode.INTERNAL_ERROR, "see the broker's log", 0), 0)
         if self.state is ConnectionState.CLOSED:
             self._rest = b""
         else:
             self._rest = chunk[self.position :] if self.position else chunk
         self._end_batch()
+
+    def _read_protocol_header(self, chunk: bytes) -> None:
+        if not is_protocol_header(chunk):
+            self.close_reason = name_hello(chunk)
+            self.output(len(PROTOCOL_HEADER)).append(PROTOCOL_HEADER)
+            self.position = len(chunk)
+            self._close_now()
+        elif len(chunk) >= len(PROTOCOL_HEADER):
+            self.position = len(PROTOCOL_HEADER)
+            self.state = ConnectionState.STARTING
+            start(self)
 
     def _end_batch(self) -> None:
         self.broker.run_deliveries()
@@ -154,196 +137,9 @@ class Connection:
             self.close_reason = "client closed the socket"
         self._close_now()
 
-    def _read_protocol_header(self, chunk: bytes) -> None:
-        if not PROTOCOL_HEADER.startswith(chunk[:8]) and not _is_older_header(chunk):
-            self.close_reason = _name_hello(chunk)
-            self.output(8).append(PROTOCOL_HEADER)
-            self.position = len(chunk)
-            self._close_now()
-            return
-        if len(chunk) >= 8:
-            self.position = 8
-            self.state = ConnectionState.STARTING
-            start(self)
-
-    def _read_frames(self, chunk: bytes) -> None:
-        """Takes frame after frame, the hot ones by the run. `self.position` is always behind the
-        last frame that was taken."""
-        size = len(chunk)
-        unpack = FRAME_HEADER.unpack_from
-        channels = self.channels
-        startswith = chunk.startswith
-        while size - (at := self.position) >= 7 and self.state is not ConnectionState.CLOSED:
-            kind, number, length = unpack(chunk, at)
-            end = at + FRAME_OVERHEAD + length
-            if end > size or length > self.frame_max - FRAME_OVERHEAD:
-                if self._is_too_large(length):
-                    raise too_large(kind, length, self.frame_max)
-                if end > size:
-                    return
-            if chunk[end - 1] != FRAME_END:
-                raise frame_end_error(kind, chunk[at + 7 : end - 1], chunk[end - 1])
-            try:
-                channel = channels.get(number)
-                if (
-                    kind == METHOD
-                    and channel is not None
-                    and channel.assembly is None
-                    and channel.state is ChannelState.RUNNING
-                ):
-                    if startswith(_PUBLISH_INDEX, at + 7):
-                        if self._must_wait():
-                            return
-                        self.position = batch.read_publishes(channel, chunk, at, end)
-                        if self.position == at:
-                            return
-                        continue
-                    if startswith(_ACK_INDEX, at + 7) and channel.transaction is None:
-                        self.position = batch.read_acks(channel, chunk, at)
-                        if self.position != at:
-                            continue
-                self.position = end
-                self._receive_frame(kind, number, chunk[at + 7 : end - 1])
-            except AMQPError as error:
-                if self.position == at:
-                    self.position = end
-                if error.method_index is None:
-                    error.method_index = _index_of(kind, chunk[at + 7 : end - 1])
-                self._fail(error, number)
-
-    def _is_too_large(self, length: int) -> bool:
-        return length > self.frame_max - FRAME_OVERHEAD + FRAME_SIZE_FUDGE
-
-    def _receive_frame(self, kind: int, number: int, payload: bytes) -> None:
-        """One frame off the hot path."""
-        if len(payload) < _PAYLOAD_MIN.get(kind, 1 << 32) or (kind == HEARTBEAT and payload):
-            raise frame_error(kind, payload, "unknown_frame")
-        if kind == HEARTBEAT:
-            if number:
-                raise unexpected_frame(kind, payload)
-            return
-        if number == 0:
-            self._receive_on_channel_zero(kind, payload)
-            return
-        if self.state is not ConnectionState.RUNNING:
-            if self.state in HANDSHAKE:
-                raise unexpected_frame(kind, payload)
-            return
-        channel = self.channels.get(number)
-        if channel is None:
-            self._receive_on_closed_channel(kind, number, payload)
-        elif channel.state is ChannelState.CLOSING:
-            self._receive_while_closing(channel, kind, payload)
-        elif channel.assembly is not None:
-            self._receive_content(channel, channel.assembly, kind, payload)
-        elif kind == METHOD:
-            self._receive_method(channel, payload)
-        else:
-            raise AMQPError(
-                ReplyCode.UNEXPECTED_FRAME,
-                "expected method frame, got non method frame instead",
-                0,
-            )
-
-    def _receive_on_channel_zero(self, kind: int, payload: bytes) -> None:
-        if kind != METHOD:
-            raise unexpected_frame(kind, payload)
-        method = decode_method(payload)
-        if type(method) not in LEGAL[self.state]:
-            if self.state is ConnectionState.CLOSING:
-                return
-            raise AMQPError(
-                ReplyCode.CHANNEL_ERROR,
-                f"unexpected method in connection state {self.state.value}",
-            )
-        self.broker.run_deliveries()
-        CONNECTION_METHODS[type(method)](self, method)
-
-    def _receive_on_closed_channel(self, kind: int, number: int, payload: bytes) -> None:
-        if kind != METHOD:
-            raise AMQPError(
-                ReplyCode.UNEXPECTED_FRAME,
-                "expected method frame, got non method frame instead",
-                0,
-            )
-        index = int.from_bytes(payload[:4], "big")
-        method = decode_method(payload)
-        if index != _CHANNEL_OPEN:
-            raise AMQPError(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'")
-        if len(self.channels) >= self.channel_max:
-            raise AMQPError(
-                ReplyCode.NOT_ALLOWED,
-                f"number of channels opened ({len(self.channels)}) has reached the negotiated "
-                f"channel_max ({self.channel_max})",
-                0,
-            )
-        if number > self.channel_max:
-            raise AMQPError(
-                ReplyCode.CHANNEL_ERROR,
-                f"channel number {number} is above the negotiated channel_max ({self.channel_max})",
-            )
-        channel = self.channels[number] = Channel(self, number, self.vhost)
-        self.broker.counters.channels_opened += 1
-        channel.send(make(commands.Channel.OpenOk, channel_id=""))
-
-    def _receive_while_closing(self, channel: Channel, kind: int, payload: bytes) -> None:
-        """After channel.close was sent, all but its answer and a channel.close is dropped."""
-        if kind != METHOD:
-            return
-        method = decode_method(payload)
-        if isinstance(method, commands.Channel.CloseOk):
-            self.forget_channel(channel)
-        elif isinstance(method, commands.Channel.Close):
-            channel.send(commands.Channel.CloseOk())
-
-    def _receive_method(self, channel: Channel, payload: bytes) -> None:
-        method = decode_method(payload)
-        if isinstance(method, commands.Basic.Publish):
-            channel.assembly = Assembly(find_route(channel, payload))
-            return
-        # What was published and acknowledged before this method comes before it.
-        self.broker.run_deliveries()
-        handler = CHANNEL_METHODS.get(type(method))
-        if handler is None:
-            raise AMQPError(ReplyCode.COMMAND_INVALID, "unimplemented method")
-        handler(channel, method)
-
-    def _receive_content(
-        self, channel: Channel, assembly: Assembly, kind: int, payload: bytes
-    ) -> None:
-        if assembly.header is None:
-            if kind != HEADER:
-                raise AMQPError(
-                    ReplyCode.UNEXPECTED_FRAME,
-                    "expected content header for class 60, got non content header frame instead",
-                    PUBLISH,
-                )
-            assembly.add_header(channel, payload)
-        elif kind != BODY:
-            raise AMQPError(
-                ReplyCode.UNEXPECTED_FRAME,
-                "expected content body, got non content body frame instead",
-                PUBLISH,
-            )
-        else:
-            assembly.add_body(payload)
-        if assembly.is_complete:
-            channel.assembly = None
-            self._publish_assembled(channel, assembly)
-
-    def _publish_assembled(self, channel: Channel, assembly: Assembly) -> None:
-        route = assembly.route
-        message = assembly.message(channel)
-        resolve(channel, route)
-        self.broker.counters.message_sizes.observe([assembly.body_size])
-        if is_special(assembly.flags, message[0][: message[1]]):
-            publish_special(channel, route, message)
-        else:
-            publish(channel, route, [message])
-
     # Memory
 
-    def _must_wait(self) -> bool:
+    def must_wait(self) -> bool:
         """Whether this connection has to stop at a publish, because memory is short."""
         if not self.broker.check_memory():
             return False
@@ -459,7 +255,7 @@ class Connection:
 
     # The end
 
-    def _fail(self, error: AMQPError, number: int) -> None:
+    def fail(self, error: AMQPError, number: int) -> None:
         """Closes the channel or the connection as this error wants."""
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
@@ -564,26 +360,3 @@ class Connection:
             self.broker.blocked.remove(self)
         self.broker.remove_connection(self)
         self.broker.run_deliveries()
-
-
-def _is_older_header(chunk: bytes) -> bool:
-    """`AMQP 1 1 0 9` and `AMQP 1 1 9 1`-like headers of AMQP 0-9, which RabbitMQ takes as 0-9-1."""
-    return any(header.startswith(chunk[:8]) for header in _OLDER_HEADERS)
-
-
-_OLDER_HEADERS = (b"AMQP\x01\x01\x00\x09",)
-
-
-def _name_hello(chunk: bytes) -> str:
-    """What a client said that does not speak AMQP 0-9-1."""
-    if chunk[:2] == b"\x16\x03":
-        return "a TLS client hello came to a port without TLS"
-    if chunk[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"PRI "):
-        return "an HTTP request came to the AMQP port"
-    if chunk[:4] == b"AMQP":
-        return f"unsupported protocol version {chunk[4:8].hex(' ')}"
-    return "not an AMQP protocol header"
-
-
-def _index_of(kind: int, payload: bytes) -> int:
-    return int.from_bytes(payload[:4], "big") if kind == METHOD else 0

@@ -24,7 +24,7 @@ def queue_name(channel: Channel, name: str) -> str:
     Raises NOT_FOUND if none was.
     """
     if name:
-        return clean(name)
+        return name
     if not channel.last_queue_name:
         raise AMQPError(ReplyCode.NOT_FOUND, "no previously declared queue")
     return channel.last_queue_name

@@ -249,9 +249,8 @@ def _sender_keys(header: bytes) -> list[str]:
             raise _refused(
                 f'invalid message: {{unacceptable_type_in_header,"{name}",{field.type}}}'
             )
-        for item in cast("list[Field]", field.value):
-            if item.type == "longstr":
-                keys.append(str(item.value))
+        items = cast("list[Field]", field.value)
+        keys += [str(item.value) for item in items if item.type == "longstr"]
     return keys
 
 

@@ -34,7 +34,7 @@ def run(settings: Settings) -> int:
     try:
         anyio.run(_serve, settings, files_max, backend_options={"use_uvloop": _has_uvloop()})
     except AddressError as error:
-        print(f"leveret: {error}", file=sys.stderr)
+        sys.stderr.write(f"leveret: {error}\n")
         return USAGE_STATUS
     finally:
         logging.shutdown()

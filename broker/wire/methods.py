@@ -10,13 +10,22 @@ from __future__ import annotations
 import struct
 from typing import ClassVar, TypeVar, cast
 
-from pamqp import base
-from pamqp import commands as commands
+from pamqp import base, commands
 
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.frames import METHOD, frame
 from broker.wire.table import TableError, decode_table, encode_table
 from exchanges.erlang import erlang_term
+
+__all__ = [
+    "Method",
+    "commands",
+    "decode_method",
+    "encode_method",
+    "make",
+    "method_name",
+    "shortstr",
+]
 
 Method = base.Frame
 M = TypeVar("M", bound=Method)
@@ -29,7 +38,7 @@ _STRUCTS = {name: struct.Struct(layout) for name, layout in _FIXED.items()}
 class AccessRequest(base.Frame):
     """access.request of AMQP 0-8, which RabbitMQ still answers for old clients."""
 
-    __slots__: ClassVar[list[str]] = ["flags", "realm"]
+    __slots__: ClassVar[list[str]] = ["realm", "flags"]  # noqa: RUF023  # in wire order
     frame_id = 10
     index = 0x001E000A
     name = "Access.Request"

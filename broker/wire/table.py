@@ -56,8 +56,9 @@ _LONG = {ord("S"): "longstr", ord("x"): "binary", ord("F"): "table", ord("A"): "
 _CODES = {name: bytes([code]) for code, (name, _) in _FIXED.items() if code != ord("L")} | {
     name: bytes([code]) for code, name in _LONG.items()
 }
-_PACKERS = {name: packer for name, packer in _FIXED.values()}
-_S, _X, _F, _A = b"SxFA"
+_PACKERS = dict(_FIXED.values())
+_F, _A = b"FA"
+_STRINGS = b"Sx"
 
 INTEGER_TYPES = frozenset(
     {
@@ -168,7 +169,7 @@ def check_table(octets: bytes, at: int, end: int, depth: int = TABLE_DEPTH_MAX) 
                 check_table(octets, start, at, depth - 1)
             elif code == _A and start <= at <= end and depth:
                 _check_array(octets, start, at, depth - 1)
-            elif code != _S and code != _X:
+            elif code not in _STRINGS:
                 raise TableError(f"unknown field type {code}, or nested too deep")
     except IndexError:
         raise TableError("a table is cut off") from None
@@ -189,7 +190,7 @@ def _check_array(octets: bytes, at: int, end: int, depth: int) -> None:
             check_table(octets, start, at, depth - 1)
         elif code == _A and start <= at <= end and depth:
             _check_array(octets, start, at, depth - 1)
-        elif code != _S and code != _X:
+        elif code not in _STRINGS:
             raise TableError(f"unknown field type {code}, or nested too deep")
     if at != end:
         raise TableError("a value is cut off")

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from broker.protocol.channel import Channel
 
 
-def open(channel: Channel, method: commands.Channel.Open) -> None:
+def open(  # noqa: A001  # named as in the spec
+    channel: Channel, method: commands.Channel.Open
+) -> None:
     """channel.open on a channel that is open already: an error of the whole connection."""
     raise AMQPError(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
 

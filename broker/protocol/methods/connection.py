@@ -166,7 +166,9 @@ def _check_tuned(name: str, value: int, lowest: int, offered: int, zero_means: s
         )
 
 
-def open(connection: Connection, method: commands.Connection.Open) -> None:
+def open(  # noqa: A001  # named as in the spec
+    connection: Connection, method: commands.Connection.Open
+) -> None:
     """connection.open: which virtual host. NOT_ALLOWED if it is not there, or not for this
     user."""
     connection.vhost = connection.broker.enter_vhost(method.virtual_host, connection.user)

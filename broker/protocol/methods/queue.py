@@ -34,10 +34,8 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
         check_any_permission(channel, "queue", name)
     else:
         arguments = cast(Table, method.arguments)
-        if not name:
-            name = channel.connection.broker.make_name("amq.gen-")
-        elif name not in vhost.queues:
-            check_not_reserved("queue", name)
+        check_not_reserved("queue", name)
+        name = name or channel.connection.broker.make_name("amq.gen-")
         check_permission(channel, "configure", "queue", name)
         if name not in vhost.queues:
             _check_dead_letter_exchange(channel, name, arguments)
@@ -97,8 +95,9 @@ def bind(channel: Channel, method: commands.Queue.Bind) -> None:
     check_permission(channel, "write", "queue", name)
     check_not_default(exchange)
     check_permission(channel, "read", "exchange", exchange)
+    source = vhost.get_exchange(exchange)
     queue = vhost.get_queue(name, channel.connection)
-    vhost.bind(vhost.get_exchange(exchange), queue, key, cast(Table, method.arguments))
+    vhost.bind(source, queue, key, cast(Table, method.arguments))
     if not method.nowait:
         channel.send(commands.Queue.BindOk())
 
@@ -121,7 +120,7 @@ def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
 def _bound(
     channel: Channel, method: commands.Queue.Bind | commands.Queue.Unbind
 ) -> tuple[str, str]:
-    name = queue_name(channel, method.queue)
+    name = queue_name(channel, clean(method.queue))
     if not method.queue and not method.routing_key:
         return name, name
     return name, method.routing_key
@@ -138,7 +137,7 @@ def purge(channel: Channel, method: commands.Queue.Purge) -> None:
 
 def delete(channel: Channel, method: commands.Queue.Delete) -> None:
     """queue.delete: one that is not there is fine, with 0 messages."""
-    name = queue_name(channel, method.queue)
+    name = queue_name(channel, clean(method.queue))
     check_permission(channel, "configure", "queue", name)
     count = 0
     if name in channel.vhost.queues:

@@ -1,0 +1,250 @@
+"""Frames to methods and contents: which frame may come where, and who handles it.
+
+Everything here works on a `Connection`; what it raises, `Connection` answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.errors import AMQPError, ReplyCode
+from broker.protocol import batch
+from broker.protocol.channel import Channel, ChannelState
+from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
+from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
+from broker.protocol.publish import (
+    PUBLISH,
+    Assembly,
+    find_route,
+    is_special,
+    publish,
+    publish_special,
+    resolve,
+)
+from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
+from broker.wire.frames import (
+    BODY,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_OVERHEAD,
+    FRAME_SIZE_FUDGE,
+    HEADER,
+    HEARTBEAT,
+    METHOD,
+    PROTOCOL_HEADER,
+)
+from broker.wire.methods import commands, decode_method, make
+
+if TYPE_CHECKING:
+    from broker.protocol.connection import Connection
+
+_PUBLISH_INDEX = PUBLISH.to_bytes(4, "big")
+_ACK_INDEX = b"\x00\x3c\x00\x50"
+_PAYLOAD_MIN = {METHOD: 4, HEADER: 14, BODY: 0, HEARTBEAT: 0}
+"""Octets that the payload of each kind of frame has at least."""
+_OLDER_HEADERS = (b"AMQP\x01\x01\x00\x09",)
+"""Headers of AMQP 0-9, which RabbitMQ takes as 0-9-1."""
+_NOT_A_METHOD = "expected method frame, got non method frame instead"
+
+
+def is_protocol_header(chunk: bytes) -> bool:
+    """Whether the octets begin a protocol header that is understood, as far as they go."""
+    begin = chunk[:8]
+    return any(header.startswith(begin) for header in (PROTOCOL_HEADER, *_OLDER_HEADERS))
+
+
+def name_hello(chunk: bytes) -> str:
+    """What a client said that does not speak AMQP 0-9-1."""
+    if chunk[:2] == b"\x16\x03":
+        return "a TLS client hello came to a port without TLS"
+    if chunk[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"PRI "):
+        return "an HTTP request came to the AMQP port"
+    if chunk[:4] == b"AMQP":
+        return f"unsupported protocol version {chunk[4:8].hex(' ')}"
+    return "not an AMQP protocol header"
+
+
+def read_frames(connection: Connection, chunk: bytes) -> None:
+    """Takes frame after frame, the hot ones by the run. `connection.position` is always behind
+    the last frame that was taken. Raises AMQPError where the frames themselves are broken."""
+    size = len(chunk)
+    unpack = FRAME_HEADER.unpack_from
+    while (
+        size - (at := connection.position) >= FRAME_HEADER.size
+        and connection.state is not ConnectionState.CLOSED
+    ):
+        kind, number, length = unpack(chunk, at)
+        end = at + FRAME_OVERHEAD + length
+        if length > connection.frame_max - FRAME_OVERHEAD + FRAME_SIZE_FUDGE:
+            raise too_large(kind, length, connection.frame_max)
+        if end > size:
+            return
+        if chunk[end - 1] != FRAME_END:
+            raise frame_end_error(kind, chunk[at + 7 : end - 1], chunk[end - 1])
+        try:
+            if _read_hot(connection, chunk, at, end, number):
+                if connection.position == at:
+                    return
+                continue
+            connection.position = end
+            _receive_frame(connection, kind, number, chunk[at + 7 : end - 1])
+        except AMQPError as error:
+            connection.position = max(connection.position, end)
+            if error.method_index is None:
+                error.method_index = _index_of(kind, chunk[at + 7 : end - 1])
+            connection.fail(error, number)
+
+
+def _read_hot(connection: Connection, chunk: bytes, at: int, end: int, number: int) -> bool:
+    """Takes a run of publishes or acknowledgements; False if the frame is neither. With True and
+    `connection.position` left at `at`, more octets, or memory, have to come first."""
+    if chunk[at] != METHOD:
+        return False
+    channel = connection.channels.get(number)
+    if channel is None or channel.assembly is not None or channel.state is not ChannelState.RUNNING:
+        return False
+    if chunk.startswith(_PUBLISH_INDEX, at + 7):
+        if not connection.must_wait():
+            connection.position = batch.read_publishes(channel, chunk, at, end)
+        return True
+    if chunk.startswith(_ACK_INDEX, at + 7) and channel.transaction is None:
+        connection.position = batch.read_acks(channel, chunk, at)
+        return connection.position != at
+    return False
+
+
+def _receive_frame(connection: Connection, kind: int, number: int, payload: bytes) -> None:
+    """One frame off the hot path."""
+    if len(payload) < _PAYLOAD_MIN.get(kind, 1 << 32) or (kind == HEARTBEAT and payload):
+        raise frame_error(kind, payload, "unknown_frame")
+    if kind == HEARTBEAT:
+        if number:
+            raise unexpected_frame(kind, payload)
+        return
+    if number == 0:
+        _receive_on_channel_zero(connection, kind, payload)
+        return
+    if connection.state is not ConnectionState.RUNNING:
+        if connection.state in HANDSHAKE:
+            raise unexpected_frame(kind, payload)
+        return
+    channel = connection.channels.get(number)
+    if channel is None:
+        _receive_on_closed_channel(connection, kind, number, payload)
+    elif channel.state is ChannelState.CLOSING:
+        _receive_while_closing(channel, kind, payload)
+    elif channel.assembly is not None:
+        _receive_content(channel, channel.assembly, kind, payload)
+    elif kind == METHOD:
+        _receive_method(channel, payload)
+    else:
+        raise AMQPError(
+            ReplyCode.UNEXPECTED_FRAME,
+            "expected method frame, got non method frame instead",
+            0,
+        )
+
+
+def _receive_on_channel_zero(connection: Connection, kind: int, payload: bytes) -> None:
+    if kind != METHOD:
+        raise unexpected_frame(kind, payload)
+    method = decode_method(payload)
+    if type(method) not in LEGAL[connection.state]:
+        if connection.state is ConnectionState.CLOSING:
+            return
+        raise AMQPError(
+            ReplyCode.CHANNEL_ERROR,
+            f"unexpected method in connection state {connection.state.value}",
+        )
+    connection.broker.run_deliveries()
+    CONNECTION_METHODS[type(method)](connection, method)
+
+
+def _receive_on_closed_channel(
+    connection: Connection, kind: int, number: int, payload: bytes
+) -> None:
+    if kind != METHOD:
+        raise AMQPError(
+            ReplyCode.UNEXPECTED_FRAME,
+            "expected method frame, got non method frame instead",
+            0,
+        )
+    if not isinstance(decode_method(payload), commands.Channel.Open):
+        raise AMQPError(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'")
+    if len(connection.channels) >= connection.channel_max:
+        raise AMQPError(
+            ReplyCode.NOT_ALLOWED,
+            f"number of channels opened ({len(connection.channels)}) has reached the negotiated "
+            f"channel_max ({connection.channel_max})",
+            0,
+        )
+    if number > connection.channel_max:
+        raise AMQPError(
+            ReplyCode.CHANNEL_ERROR,
+            f"channel number {number} is above the negotiated channel_max "
+            f"({connection.channel_max})",
+        )
+    channel = connection.channels[number] = Channel(connection, number, connection.vhost)
+    connection.broker.counters.channels_opened += 1
+    channel.send(make(commands.Channel.OpenOk, channel_id=""))
+
+
+def _receive_while_closing(channel: Channel, kind: int, payload: bytes) -> None:
+    """After channel.close was sent, all but its answer and a channel.close is dropped."""
+    if kind != METHOD:
+        return
+    method = decode_method(payload)
+    if isinstance(method, commands.Channel.CloseOk):
+        channel.connection.forget_channel(channel)
+    elif isinstance(method, commands.Channel.Close):
+        channel.send(commands.Channel.CloseOk())
+
+
+def _receive_method(channel: Channel, payload: bytes) -> None:
+    method = decode_method(payload)
+    if isinstance(method, commands.Basic.Publish):
+        channel.assembly = Assembly(find_route(channel, payload))
+        return
+    # What was published and acknowledged before this method comes before it.
+    channel.connection.broker.run_deliveries()
+    handler = CHANNEL_METHODS.get(type(method))
+    if handler is None:
+        raise AMQPError(ReplyCode.COMMAND_INVALID, "unimplemented method")
+    handler(channel, method)
+
+
+def _receive_content(channel: Channel, assembly: Assembly, kind: int, payload: bytes) -> None:
+    if assembly.header is None:
+        if kind != HEADER:
+            raise AMQPError(
+                ReplyCode.UNEXPECTED_FRAME,
+                "expected content header for class 60, got non content header frame instead",
+                PUBLISH,
+            )
+        assembly.add_header(channel, payload)
+    elif kind != BODY:
+        raise AMQPError(
+            ReplyCode.UNEXPECTED_FRAME,
+            "expected content body, got non content body frame instead",
+            PUBLISH,
+        )
+    else:
+        assembly.add_body(payload)
+    if assembly.is_complete:
+        channel.assembly = None
+        _publish_assembled(channel, assembly)
+
+
+def _publish_assembled(channel: Channel, assembly: Assembly) -> None:
+    route = assembly.route
+    message = assembly.message(channel)
+    resolve(channel, route)
+    channel.connection.broker.counters.message_sizes.observe([assembly.body_size])
+    if is_special(assembly.flags, message[0][: message[1]]):
+        publish_special(channel, route, message)
+    else:
+        publish(channel, route, [message])
+
+
+def _index_of(kind: int, payload: bytes) -> int:
+    return int.from_bytes(payload[:4], "big") if kind == METHOD else 0
