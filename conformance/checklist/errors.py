@@ -88,6 +88,7 @@ _PUBLISH = {
 }
 _CONSUME = {
     "consumer-tag-reused": "530 attempt to reuse consumer tag",
+    "consumer-argument-refused": "406 invalid arg of basic.consume",
     "reply-to-consume-with-acks": "406 reply consumer cannot acknowledge",
     "reply-to-consume-twice": "406 reply consumer already set",
     "unknown-delivery-tag-ack": "406 ack of an unknown tag",
