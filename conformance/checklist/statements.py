@@ -80,6 +80,7 @@ _CONSUMING = {
     "qos-global": "qos global=true is one limit for the channel",
     "qos-global-live": "qos global=true changes live consumers at once",
     "qos-both": "both limits are enforced",
+    "qos-per-consumer-lifts-global": "a later qos global=false lifts the channel's limit",
     "qos-zero": "prefetch 0 is unlimited",
     "qos-get-not-counted": "get does not count on a consumer's limit",
     "qos-no-ack-ignored": "no_ack consumers ignore prefetch",
