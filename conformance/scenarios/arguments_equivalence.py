@@ -119,11 +119,12 @@ def expires_is_compared_first(s: Session) -> None:
 def arguments_are_compared_in_a_fixed_order_after_the_fields(s: Session) -> None:
     channel = s.channel()
     old = {name: values[0] for name, values in COMPARED.items()}
-    new = {name: values[1] for name, values in reversed(COMPARED.items())}
-    queue = s.queue(channel, arguments=old)
+    compared = COMPARED | {"x-queue-type": ("classic", "quorum")}
+    new = {name: values[1] for name, values in reversed(compared.items())}
+    queue = s.queue(channel, arguments=old | {"x-queue-type": "classic"})
     differs(channel, queue, new, "durable", "'true'", "'false'", durable=True, auto_delete=True)
     differs(channel, queue, new, "auto_delete", "'true'", "'false'", auto_delete=True)
-    for argument, (was, asked) in COMPARED.items():
+    for argument, (was, asked) in compared.items():
         differs(channel, queue, new, argument, f"'{shown(asked)}'", f"'{shown(was)}'")
         new[argument] = was
     channel.declare_queue(queue, arguments=new)
@@ -178,6 +179,27 @@ def values_of_other_types_differ_and_are_shown_without_types(s: Session) -> None
     other = s.queue(channel, arguments={"x-dead-letter-exchange": "5"})
     arguments = {"x-dead-letter-exchange": 5}
     differs(channel, other, arguments, "x-dead-letter-exchange", "'5'", "'5'")
+
+
+@scenario("equivalence.same-value-of-other-type", covers=["rule:integer-widths-equal"])
+def same_value_of_another_type_is_equivalent(s: Session) -> None:
+    channel = s.channel()
+    number = s.queue(channel, arguments={"x-max-length": 5})
+    channel.declare_queue(number, arguments={"x-max-length": fields.timestamp(5)})
+    arguments = {"x-max-length": fields.timestamp(6)}
+    differs(channel, number, arguments, "x-max-length", "'6'", "'5'")
+    text = s.queue(channel, arguments={"x-dead-letter-exchange": "a"})
+    channel.declare_queue(text, arguments={"x-dead-letter-exchange": fields.byte_array(b"a")})
+
+
+@scenario("equivalence.consumer-timeout", covers=["rule:unknown-arguments-ignored"])
+def consumer_timeout_may_differ(s: Session) -> None:
+    channel = s.channel()
+    argument = "x-consumer-timeout"
+    queue = s.queue(channel, arguments={argument: 1_800_000})
+    for arguments in ({}, {argument: 3_600_000}, {argument: fields.long(0)}):
+        channel.declare_queue(queue, arguments=arguments)
+    channel.declare_queue(s.queue(channel), arguments={argument: 1_800_000})
 
 
 @scenario("equivalence.queue-type", covers=["rule:queue-type-classic-default"])

@@ -106,6 +106,8 @@ def values_are_compared_whatever_their_width(s: Session) -> None:
     for value in same:
         check_matches(s, channel, {"a": value}, *cases)
     check_matches(s, channel, {"a": 1.5}, ({"a": fields.float32(1.5)}, True), ({"a": 1}, False))
+    check_matches(s, channel, {"a": 1}, ({"a": fields.timestamp(1)}, True))
+    check_matches(s, channel, {"a": "x"}, ({"a": fields.byte_array(b"x")}, True))
     text = [({"a": "é"}, True), ({"a": "e"}, False), ({"a": "É"}, False), ({"a": ""}, False)]
     check_matches(s, channel, {"a": "é"}, *text)
     check_matches(s, channel, {"a": True}, ({"a": True}, True), ({"a": False}, False))
@@ -163,6 +165,18 @@ def order_of_the_arguments_does_not_matter(s: Session) -> None:
     channel.bind(queue, exchange, arguments=arguments)
     channel.call("queue.unbind", queue=queue, exchange=exchange, arguments=arguments)
     check_equal(is_routed(channel, exchange, queue, headers=arguments), False, "routed")
+
+
+@scenario("headers.argument-types", covers=["routing:headers-all", "method:queue.unbind"])
+def bindings_are_told_apart_by_the_types_of_their_arguments(s: Session) -> None:
+    channel = s.channel()
+    exchange = s.exchange(channel, "headers")
+    queue = bound_queue(s, channel, exchange, "", arguments={"a": 1})
+    for value, expected in ((fields.long(1), True), (fields.short(1), True), (1, False)):
+        arguments = {"a": value}
+        channel.call("queue.unbind", queue=queue, exchange=exchange, arguments=arguments)
+        found = is_routed(channel, exchange, queue, headers=A)
+        check_equal(found, expected, f"routed after the unbind with {value}")
 
 
 @scenario("headers.bad-x-match", covers=["error:invalid-x-match"])
