@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from broker.errors import AMQPError, ReplyCode, queue_title
-from broker.wire.table import INTEGER_TYPES, Field, Table, type_class
+from broker.wire.table import INTEGER_TYPES, Field, Table, plain
 from exchanges.erlang import erlang_string, erlang_term
 
 _CLASSIC = Field("longstr", "classic")
@@ -155,9 +155,11 @@ QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-queue-leader-locator": _one_of(
         ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_locator_arg"
     ),
-    "x-consumer-timeout": _check_non_negative,
 }
-"""Every queue argument that is checked and compared, on every queue type."""
+"""Every queue argument that is checked and compared, on every queue type, in RabbitMQ's order."""
+
+COMPARED_ARGUMENTS = (*[key for key in QUEUE_ARGUMENTS if key != "x-queue-type"], "x-queue-type")
+"""The same, in the order in which a redeclaration compares them."""
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -190,18 +192,34 @@ def check_queue_arguments(arguments: Table, name: str, vhost: str) -> None:
             )
 
 
+CONSUMER_ARGUMENTS: dict[str, Check] = {
+    "x-priority": lambda field, _: _integer(field),
+    "x-cancel-on-ha-failover": _check_boolean,
+}
+_STREAM_ARGUMENTS = ("x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered")
+
+
 def consumer_priority(arguments: Table, queue: str, vhost: str) -> int:
-    """The `x-priority` of a consumer, 0 by default; raises PRECONDITION_FAILED."""
-    field = arguments.get("x-priority")
-    if field is None:
-        return 0
-    wrong = _integer(field)
-    if wrong:
-        raise AMQPError(
-            ReplyCode.PRECONDITION_FAILED,
-            f"invalid arg 'x-priority' for {queue_title(queue, vhost)}: {wrong}",
-        )
-    return _number(field)
+    """Checks the arguments of a consumer and returns its `x-priority`, 0 by default.
+
+    Raises PRECONDITION_FAILED for a bad type, and for what belongs to streams.
+    """
+    title = queue_title(queue, vhost)
+    for key, check in CONSUMER_ARGUMENTS.items():
+        field = arguments.get(key)
+        wrong = check(field, arguments) if field else None
+        if wrong:
+            raise AMQPError(
+                ReplyCode.PRECONDITION_FAILED, f"invalid arg '{key}' for {title}: {wrong}"
+            )
+    for key in _STREAM_ARGUMENTS:
+        if key in arguments:
+            raise AMQPError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"invalid arg '{key}' for {title} of queue type rabbit_classic_queue",
+            )
+    priority = arguments.get("x-priority")
+    return _number(priority) if priority else 0
 
 
 def assert_equal(key: str, title: str, received: object, current: object) -> None:
@@ -229,7 +247,9 @@ def assert_arguments_equal(
             if key == "x-queue-type" and (new or old) == _CLASSIC:
                 continue
             told, have = _described(new), _described(old)
-        elif type_class(new.type) != type_class(old.type) or new.value != old.value:
+        elif plain(new) != plain(old) or isinstance(new.value, float) != isinstance(
+            old.value, float
+        ):
             told, have = f"'{_shown(new.value)}'", f"'{_shown(old.value)}'"
         else:
             continue

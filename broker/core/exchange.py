@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from broker.errors import AMQPError, ReplyCode
-from broker.wire.table import Field, Table, type_class
+from broker.wire.table import Field, Table, plain
 from exchanges import EXCHANGE_TYPES
 from exchanges import Exchange as Router
 
@@ -59,21 +59,37 @@ class Exchange:
         self.router: Router[Destination] = EXCHANGE_TYPES[type_name]()
 
 
-def comparable(table: Table) -> dict[str, object]:
-    """A table as `exchanges` compares it: values of the same class of types are equal if they are
-    the same value; None stands for void, which in a binding means presence. `x-match` stays as
-    it is, since the error text about it names its wire type."""
-    return {
-        name: field if name == "x-match" else _comparable(field) for name, field in table.items()
-    }
+class _Argument:
+    """The value of a binding argument. It equals a header of the same value, and another argument
+    only if that is of the same wire type: the type is part of a binding's identity."""
+
+    __slots__ = ("_field", "_plain")
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._plain = plain(field)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _Argument):
+            return self._field == other._field
+        return self._plain == other
+
+    def __hash__(self) -> int:
+        return hash(str(self._plain))
 
 
-def _comparable(field: Field) -> object:
-    if field.type == "void":
-        return None
-    value = field.value
-    if isinstance(value, dict):
-        value = tuple(sorted((name, _comparable(inner)) for name, inner in value.items()))
-    elif isinstance(value, list):
-        value = tuple(map(_comparable, value))
-    return type_class(field.type), value
+def header_values(table: Table) -> dict[str, object]:
+    """The headers of a message as `exchanges` compares them with binding arguments."""
+    return {name: plain(field) for name, field in table.items()}
+
+
+def binding_arguments(table: Table) -> dict[str, object]:
+    """The arguments of a binding for `exchanges`; None stands for void, which means presence.
+    `x-match` stays a field, since the error text about it names its type."""
+    return {name: _binding_argument(name, field) for name, field in table.items()}
+
+
+def _binding_argument(name: str, field: Field) -> object:
+    if name == "x-match":
+        return field
+    return None if field.type == "void" else _Argument(field)

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from broker.core.arguments import (
-    QUEUE_ARGUMENTS,
+    COMPARED_ARGUMENTS,
     WITHOUT_EFFECT,
     assert_arguments_equal,
     assert_equal,
     check_queue_arguments,
 )
-from broker.core.exchange import Destination, Exchange, comparable
+from broker.core.exchange import Destination, Exchange, binding_arguments, header_values
 from broker.core.queue import Owner, Queue
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
@@ -149,7 +149,7 @@ class VHost:
             title = queue_title(name, self.name)
             assert_equal("durable", title, durable and owner is None, existing.durable)
             assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
-            assert_arguments_equal(QUEUE_ARGUMENTS, title, arguments, existing.arguments)
+            assert_arguments_equal(COMPARED_ARGUMENTS, title, arguments, existing.arguments)
             return existing
         check_queue_arguments(arguments, name, self.name)
         queue = Queue(
@@ -197,7 +197,7 @@ class VHost:
         Raises PRECONDITION_FAILED for arguments the exchange type does not take.
         """
         try:
-            is_new = source.router.bind(key, destination, comparable(arguments))
+            is_new = source.router.bind(key, destination, binding_arguments(arguments))
         except BindingArgumentError as error:
             raise AMQPError(ReplyCode.PRECONDITION_FAILED, str(error)) from None
         if is_new:
@@ -206,11 +206,25 @@ class VHost:
             self.epoch += 1
 
     def unbind(
-        self, source: Exchange, destination: Destination, key: str, arguments: Table
+        self,
+        source: Exchange,
+        destination: Destination,
+        key: str,
+        arguments: Table,
+        requester: Owner | None,
     ) -> None:
         """Takes a binding away; one that is not there is fine. The last one to leave an
-        auto-delete exchange takes the exchange with it."""
-        if not source.router.unbind(key, destination, comparable(arguments)):
+        auto-delete exchange takes the exchange with it.
+
+        Raises RESOURCE_LOCKED if the queue is exclusive to another than `requester`.
+        """
+        if isinstance(destination, Queue) and destination.owner not in (None, requester):
+            wanted = binding_arguments(arguments)
+            for binding in source.router.bindings():
+                if binding == (key, destination, wanted):
+                    raise self._locked(destination)
+            return
+        if not source.router.unbind(key, destination, binding_arguments(arguments)):
             return
         self.epoch += 1
         sources = self._sources[destination]
@@ -247,7 +261,7 @@ class VHost:
         seen = {exchange}
         work = [exchange]
         keys = list(routing_keys)
-        compared = comparable(headers) if headers else {}
+        compared = header_values(headers) if headers else {}
         is_fixed = True
         for current in work:
             is_fixed = is_fixed and not current.router.needs_headers

@@ -88,7 +88,7 @@ class Unacked:
         if multiple:
             if tag == 0:
                 return self.take_front(len(self._entries) - self._start)
-            if not self._start <= place < len(self._entries):
+            if not self._start <= place < len(self._entries) or self._entries[place] is None:
                 return None
             return self.take_front(place + 1 - self._start)
         if not self._start <= place < len(self._entries):
@@ -106,7 +106,9 @@ class Unacked:
         """The unsettled tags that `take` would settle; none if the tag is unknown."""
         last = self.next_tag - 1 if multiple and tag == 0 else tag
         first = self.front_tag if multiple else last
-        if not self.front_tag <= last < self.next_tag:
+        if not self.front_tag <= last < self.next_tag or (
+            tag and self._entries[tag - self._base] is None
+        ):
             return []
         return [t for t in range(first, last + 1) if self._entries[t - self._base] is not None]
 

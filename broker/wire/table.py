@@ -73,11 +73,19 @@ INTEGER_TYPES = frozenset(
 )
 
 
-def type_class(name: str) -> str:
-    """The class in which RabbitMQ compares values of this type (rabbit_misc:type_class/1)."""
-    if name in INTEGER_TYPES:
-        return "int"
-    return "float" if name == "double" else name
+def plain(field: Field) -> object:
+    """The value of a field as RabbitMQ compares it: whatever its width, an integer is an integer
+    (a timestamp too), a string is its octets; a boolean equals booleans alone."""
+    value = field.value
+    if isinstance(value, bool):
+        return field.type, value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return value
 
 
 def decode_table(payload: bytes) -> Table:

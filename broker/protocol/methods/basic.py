@@ -28,9 +28,11 @@ def qos(channel: Channel, method: commands.Basic.Qos) -> None:
         raise AMQPError(ReplyCode.NOT_IMPLEMENTED, f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:
         channel.prefetch = method.prefetch_count
-        channel.wake_consumers()
     else:
         channel.consumer_prefetch = method.prefetch_count
+        # As RabbitMQ: the later limit per consumer lifts the channel's.
+        channel.prefetch = 0
+    channel.wake_consumers()
     channel.send(commands.Basic.QosOk())
 
 

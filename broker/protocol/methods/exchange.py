@@ -104,6 +104,7 @@ def unbind(channel: Channel, method: commands.Exchange.Unbind) -> None:
             vhost.exchanges[destination],
             method.routing_key,
             cast(Table, method.arguments),
+            channel.connection,
         )
     if not method.nowait:
         channel.send(commands.Exchange.UnbindOk())

@@ -110,17 +110,21 @@ def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
     check_permission(channel, "write", "queue", name)
     check_not_default(exchange)
     check_permission(channel, "read", "exchange", exchange)
-    if name in vhost.queues:
-        queue = vhost.get_queue(name, channel.connection)
-        if exchange in vhost.exchanges:
-            vhost.unbind(vhost.exchanges[exchange], queue, key, cast(Table, method.arguments))
+    if name in vhost.queues and exchange in vhost.exchanges:
+        vhost.unbind(
+            vhost.exchanges[exchange],
+            vhost.queues[name],
+            key,
+            cast(Table, method.arguments),
+            channel.connection,
+        )
     channel.send(commands.Queue.UnbindOk())
 
 
 def _bound(
     channel: Channel, method: commands.Queue.Bind | commands.Queue.Unbind
 ) -> tuple[str, str]:
-    name = queue_name(channel, clean(method.queue))
+    name = clean(queue_name(channel, method.queue))
     if not method.queue and not method.routing_key:
         return name, name
     return name, method.routing_key
@@ -137,7 +141,7 @@ def purge(channel: Channel, method: commands.Queue.Purge) -> None:
 
 def delete(channel: Channel, method: commands.Queue.Delete) -> None:
     """queue.delete: one that is not there is fine, with 0 messages."""
-    name = queue_name(channel, clean(method.queue))
+    name = clean(queue_name(channel, method.queue))
     check_permission(channel, "configure", "queue", name)
     count = 0
     if name in channel.vhost.queues:
