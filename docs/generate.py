@@ -6,6 +6,10 @@ tests/test_docs.py fails while a page says something else than the code.
 from collections.abc import Callable
 from pathlib import Path
 
+from broker.core.broker import Broker
+from broker.management.facts import NodeFacts
+from broker.management.families import FAMILIES, QUEUES
+from broker.management.metrics import Metrics
 from broker.server.settings import Settings, allowed, default
 
 FOLDER = Path(__file__).parent
@@ -44,7 +48,51 @@ def configuration() -> str:
     return NOTE + CONFIGURATION + head + "".join(rows)
 
 
-PAGES: dict[str, Callable[[], str]] = {"configuration.md": configuration}
+METRICS = """# Metrics
+
+The HTTP port answers on `/metrics` in Prometheus' text format, with the names, types and labels of
+RabbitMQ's Prometheus plugin, so that its dashboards and alerts work unchanged. Those marked `per
+queue` are sums there; `/metrics/per-object` gives them for each queue, with the labels `queue` and
+`vhost`: ask for it seldom where there are many queues.
+
+    scrape_configs:
+      - job_name: leveret
+        static_configs: [{targets: ["127.0.0.1:15672"]}]
+
+A counter counts from the start of the broker and never goes down. What the machine does not tell
+(open files outside Linux, say) is left out. `/health` answers 200 with `{"status": "ok"}` and the
+alarms that are on, and 503 while the broker is stopping.
+
+"""
+
+NO_METRICS = """
+RabbitMQ's metrics of what is not here are missing: replicas and Raft, streams, dead letters, queues
+on disk, Erlang's runtime. So are `/metrics/detailed` and `/metrics/memory-breakdown` (404).
+"""
+
+
+def metrics() -> str:
+    """docs/metrics.md: every metric, from the families of a broker that has just been made."""
+    rows: list[tuple[str, str, str, str]] = []
+    for family in (*QUEUES, *FAMILIES):
+        labels = ", ".join(f'`{name}="{value}"`' for name, value in family.labels.items())
+        labels = "per queue" if family in QUEUES else labels
+        rows.append((family.name, family.type, labels, family.help))
+    known = {family.name for family in (*QUEUES, *FAMILIES)}
+    broker = Broker(bytes)
+    for metric in Metrics(broker, NodeFacts(node_name="", open_sockets=lambda: 0)).collect():
+        if not {metric.name, f"{metric.name}_total"} & known:
+            labels = ", ".join(f"`{name}`" for name in metric.samples[0].labels)
+            rows.append((metric.name, metric.type, labels, metric.documentation))
+    head = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n"
+    lines = (f"| `{name}` | {kind} | {labels} | {text} |\n" for name, kind, labels, text in rows)
+    return NOTE + METRICS + head + "".join(lines) + NO_METRICS
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+}
 
 
 def main() -> None:

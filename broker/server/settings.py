@@ -190,8 +190,8 @@ class Settings(BaseSettings):
     )
     memory: Annotated[str, BeforeValidator(_memory)] = Field(
         "40%",
-        description="Memory of the process above which publishers are paused. A share counts from "
-        "what the machine or the control group (container) has.",
+        description="Memory that queued messages may take; above it publishers are paused. A share "
+        "counts from what the machine or the control group (container) has.",
         json_schema_extra={"allowed": "a size like 512MB or 2GiB, or a share like 40%"},
     )
     product_version: str = Field(
