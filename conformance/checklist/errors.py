@@ -113,6 +113,8 @@ _FRAMING = {
     "connection-method-in-wrong-state": "504 connection method while running",
     "header-expected-got-method": "505 method where a content header was due",
     "header-of-other-class": "505 content header of another class",
+    "header-weight": "505 content header whose weight is not 0",
+    "malformed-properties": "property list that does not fit its flags ends the connection",
     "body-expected": "505 something else where a body was due",
     "method-expected": "505 content where a method was due",
     "heartbeat-on-channel": "505 heartbeat on a channel other than 0",
