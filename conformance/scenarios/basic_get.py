@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.failure import check_equal
-from conformance.messages import numbered_queue, publish_numbers
+from conformance.messages import next_bodies, numbered_queue, publish_numbers
 from conformance.registry import scenario
 from conformance.session import Session
 
@@ -45,7 +45,10 @@ def what_get_took_with_no_ack_is_gone(s: Session) -> None:
     channel.get(queue, no_ack=True)
     channel.get(queue, no_ack=False)
     channel.call("channel.close")
-    check_equal(other.get_all(queue), [b"2", b"3"], "messages left")
+    other.consume(queue)
+    left = sorted((d.body, d["redelivered"]) for d in other.deliveries(2))
+    check_equal(left, [(b"2", True), (b"3", False)], "messages left")
+    other.expect_silence(queue)
 
 
 @scenario("get.acked", covers=["method:basic.get", "method:basic.ack"])
@@ -56,7 +59,9 @@ def what_get_took_can_be_acked(s: Session) -> None:
         channel.get(queue, no_ack=False)
     channel.send("basic.ack", delivery_tag=2)
     channel.call("channel.close")
-    check_equal(other.get_all(queue), [b"1", b"3"], "messages left")
+    other.consume(queue)
+    check_equal(next_bodies(other, 2), [b"1", b"3"], "messages left")
+    other.expect_silence(queue)
 
 
 @scenario("get.shares-tags", covers=["rule:get-shares-tags"])

@@ -19,7 +19,7 @@ def a_nacked_message_returns_to_its_queue(s: Session) -> None:
 @scenario("nack.drop", covers=["method:basic.nack"])
 def without_requeue_a_nacked_message_is_gone(s: Session) -> None:
     channel, other = s.channel(), s.channel()
-    queue = unacked_queue(s, channel, 3)
+    queue = consumed_queue(s, channel, 3)
     channel.send("basic.nack", delivery_tag=2)
     channel.call("channel.close")
     check_equal(other.get_all(queue), [b"1", b"3"], "messages left")
@@ -40,7 +40,7 @@ def multiple_requeues_everything_up_to_the_tag(s: Session) -> None:
 @scenario("nack.multiple.drop", covers=["method:basic.nack"])
 def multiple_without_requeue_drops_everything_up_to_the_tag(s: Session) -> None:
     channel, other = s.channel(), s.channel()
-    queue = unacked_queue(s, channel, 5)
+    queue = consumed_queue(s, channel, 5)
     channel.send("basic.nack", delivery_tag=3, multiple=True)
     channel.call("channel.close")
     check_equal(other.get_all(queue), [b"4", b"5"], "messages left")
@@ -77,7 +77,7 @@ def nack_of_an_unknown_tag_closes_the_channel(s: Session) -> None:
 def nack_of_a_settled_tag_closes_the_channel_and_releases_the_rest(s: Session) -> None:
     for method in ("basic.ack", "basic.nack", "basic.reject"):
         channel, other = s.channel(), s.channel()
-        queue = unacked_queue(s, channel, 3)
+        queue = consumed_queue(s, channel, 3)
         channel.send(method, delivery_tag=2)
         channel.send("basic.nack", delivery_tag=2, multiple=True)
         text = "PRECONDITION_FAILED - unknown delivery tag 2"

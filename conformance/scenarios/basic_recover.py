@@ -79,7 +79,7 @@ def tags_from_before_recover_are_unknown(s: Session) -> None:
 def recover_without_requeue_is_refused(s: Session) -> None:
     for method in ("basic.recover", "basic.recover-async"):
         channel, other = s.channel(), s.channel()
-        queue = unacked_queue(s, channel, 1)
+        queue = consumed_queue(s, channel, 1)
         channel.send(method, requeue=False)
         channel.connection.expect_close(540, "NOT_IMPLEMENTED - requeue=false", method)
         check_equal(get_redelivered(other, queue), [(b"1", True)], "messages")

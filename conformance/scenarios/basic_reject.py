@@ -19,7 +19,7 @@ def a_rejected_message_returns_to_its_queue(s: Session) -> None:
 @scenario("reject.drop", covers=["method:basic.reject"])
 def without_requeue_a_rejected_message_is_gone(s: Session) -> None:
     channel, other = s.channel(), s.channel()
-    queue = unacked_queue(s, channel, 3)
+    queue = consumed_queue(s, channel, 3)
     channel.send("basic.reject", delivery_tag=2)
     channel.call("channel.close")
     check_equal(other.get_all(queue), [b"1", b"3"], "messages left")
@@ -49,7 +49,7 @@ def reject_of_an_unknown_tag_closes_the_channel(s: Session) -> None:
 def reject_of_a_settled_tag_closes_the_channel_and_releases_the_rest(s: Session) -> None:
     for method in ("basic.ack", "basic.nack", "basic.reject"):
         channel, other = s.channel(), s.channel()
-        queue = unacked_queue(s, channel, 3)
+        queue = consumed_queue(s, channel, 3)
         channel.send(method, delivery_tag=1)
         channel.send("basic.reject", delivery_tag=1, requeue=True)
         text = "PRECONDITION_FAILED - unknown delivery tag 1"

@@ -52,8 +52,8 @@ def what_two_channels_give_back_is_merged(s: Session) -> None:
     queue = numbered_queue(s, one, 8)
     for channel in (one, two) * 3:
         channel.get(queue, no_ack=False)
-    two.call("channel.close")
-    one.call("basic.recover", requeue=True)
+    for channel in (two, one):
+        channel.call("basic.recover", requeue=True)
     expected = [(b"%d" % n, n < 7) for n in range(1, 9)]
     check_equal(get_redelivered(three, queue), expected, "messages")
 
@@ -137,8 +137,11 @@ def a_closed_connection_gives_back_what_all_its_channels_had(s: Session) -> None
     connection, other = s.connect(), s.channel()
     one, two = connection.channel(), connection.channel()
     queue = numbered_queue(s, one, 5)
-    for channel in (one, two, two, one):
-        channel.get(queue, no_ack=False)
+    for channel in (one, two):
+        channel.call("basic.qos", prefetch_count=2)
+        channel.consume(queue)
+        channel.deliveries(2)
+    one.call("basic.qos", prefetch_count=1, global_=True)
     one.send("basic.ack", delivery_tag=1)
     connection.close()
     other.consume(queue)
@@ -199,10 +202,11 @@ def acks_sent_before_the_end_count(s: Session) -> None:
 )
 def waiting_consumers_get_returned_messages_before_newer_ones(s: Session) -> None:
     channel, other = s.channel(), s.channel()
-    queue = consumed_queue(s, channel, 4)
-    other.call("basic.qos", prefetch_count=1)
-    channel.call("basic.cancel", consumer_tag="consumer")
-    publish_numbers(other, queue, 5, 6)
+    queue = numbered_queue(s, other, 6)
+    for waiting, prefetch in ((channel, 4), (other, 1)):
+        waiting.call("basic.qos", prefetch_count=prefetch)
+    channel.consume(queue)
+    channel.deliveries(4)
     channel.call("channel.close")
     other.consume(queue)
     for number in range(1, 7):

@@ -93,7 +93,7 @@ def those_that_leave_and_join_change_the_round(s: Session) -> None:
 @scenario("round-robin.fair", covers=["rule:round-robin"])
 def a_backlog_is_shared_by_those_that_ack(s: Session) -> None:
     one, two = s.channel(), s.channel()
-    queue = numbered_queue(s, one, 40)
+    queue = numbered_queue(s, one, 60)
     for channel in (one, two):
         channel.call("basic.qos", prefetch_count=1)
         channel.consume(queue)
