@@ -172,7 +172,6 @@ WITHOUT_EFFECT = frozenset(
         "x-max-length-bytes",
         "x-max-priority",
         "x-overflow",
-        "x-single-active-consumer",
         "x-delivery-limit",
         "x-consumer-timeout",
     }

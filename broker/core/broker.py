@@ -83,6 +83,8 @@ class Broker:
         # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
         self.reply_sinks: dict[str, ReplySink] = {}
         self.memory_used = 0
+        # Messages queued, delivered, settled and returned so far: what a turn is measured by.
+        self.work = 0
         self.is_memory_short = False
         # Connections that wait at a publish until there is memory again.
         self.blocked: list[Client] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from broker.core.message import Entry
 from broker.wire.table import Table
@@ -89,16 +90,27 @@ class Consumer:
             self.queue.touch()
 
 
+Line: TypeAlias = "OrderedDict[Consumer, None]"
+"""Consumers of one priority in the order of their turns."""
+
+
 class ConsumerLine:
     """The consumers of one queue. Those that may have room stand in a line for each priority and
-    take turns; a full one leaves the line until `Consumer.wake`, so that no turn scans all."""
+    take turns; a full one leaves the line until `Consumer.wake`, so that no turn scans all.
 
-    __slots__ = ("_all", "_lines", "_priorities")
+    With `single_active` only the one that came first stands in line; when it goes, the next one
+    takes over (RabbitMQ, "Single Active Consumer").
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_all", "_lines", "_priorities", "exclusive_count", "single_active")
+
+    def __init__(self, *, single_active: bool = False) -> None:
+        self.single_active = single_active
         self._all: dict[Consumer, None] = {}
-        self._lines: dict[int, deque[Consumer]] = {}
+        self._lines: dict[int, Line] = {}
+        # Priorities whose line is not empty, negated so that the highest is first.
         self._priorities: list[int] = []
+        self.exclusive_count = 0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -109,35 +121,47 @@ class ConsumerLine:
     def add(self, consumer: Consumer) -> None:
         """A new consumer joins, at the end of the line of its priority."""
         self._all[consumer] = None
-        if consumer.priority not in self._lines:
-            self._lines[consumer.priority] = deque()
-            self._priorities = sorted(self._lines, reverse=True)
+        self.exclusive_count += consumer.exclusive
         self.wake(consumer)
 
     def remove(self, consumer: Consumer) -> None:
         """A consumer leaves; one that is not there is no error."""
         if self._all.pop(consumer, False) is False:
             return
+        self.exclusive_count -= consumer.exclusive
         if consumer.is_waiting:
-            self._lines[consumer.priority].remove(consumer)
-            consumer.is_waiting = False
-        if not any(other.priority == consumer.priority for other in self._all):
-            del self._lines[consumer.priority]
-            self._priorities.remove(consumer.priority)
+            self._step_out(consumer)
+        if self.single_active and self._all:
+            self.wake(next(iter(self._all)))
 
     def wake(self, consumer: Consumer) -> None:
         """Puts a consumer that may have room (again) at the end of its line."""
-        if not consumer.is_waiting and consumer in self._all:
-            consumer.is_waiting = True
-            self._lines[consumer.priority].append(consumer)
+        if consumer.is_waiting or consumer not in self._all:
+            return
+        if self.single_active and consumer is not next(iter(self._all)):
+            return
+        consumer.is_waiting = True
+        line = self._lines.get(consumer.priority)
+        if line is None:
+            line = self._lines[consumer.priority] = OrderedDict()
+            insort(self._priorities, -consumer.priority)
+        line[consumer] = None
 
-    def line(self) -> deque[Consumer] | None:
+    def _step_out(self, consumer: Consumer) -> None:
+        consumer.is_waiting = False
+        line = self._lines[consumer.priority]
+        del line[consumer]
+        if not line:
+            del self._lines[consumer.priority]
+            self._priorities.remove(-consumer.priority)
+
+    def line(self) -> Line | None:
         """The line with the highest priority in which somebody has room, its first one having
         room for sure; None if nobody has any."""
-        for priority in self._priorities:
-            line = self._lines[priority]
-            while line:
-                if line[0].room() > 0:
-                    return line
-                line.popleft().is_waiting = False
+        while self._priorities:
+            line = self._lines[-self._priorities[0]]
+            first = next(iter(line))
+            if first.room() > 0:
+                return line
+            self._step_out(first)
         return None

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Protocol
 
-from broker.core.consumer import Consumer, ConsumerLine
+from broker.core.consumer import Consumer, ConsumerLine, Line
 from broker.core.message import (
     CONTENT,
     MESSAGE,
@@ -79,7 +79,10 @@ class Queue:
         self.auto_delete = auto_delete
         self.owner = owner
         self.arguments: Table = arguments or {}
-        self.consumers = ConsumerLine()
+        single_active = self.arguments.get("x-single-active-consumer")
+        self.consumers = ConsumerLine(
+            single_active=single_active is not None and single_active.value is True
+        )
         self.has_had_consumer = False
         self.is_deleted = False
         self.ready_bytes = 0
@@ -111,6 +114,11 @@ class Queue:
         self.consumers.add(consumer)
         self.touch()
 
+    def remove_consumer(self, consumer: Consumer) -> None:
+        """A consumer leaves; the others may have its turn."""
+        self.consumers.remove(consumer)
+        self.touch()
+
     def touch(self) -> None:
         """Asks for a turn of `deliver` at the end of this batch."""
         if not self._is_touched:
@@ -125,6 +133,7 @@ class Queue:
         self._ready.extend(zip(range(number, number + count), messages, repeat(0)))
         self.ready_bytes += size
         self.broker.memory_used += size
+        self.broker.work += count
         if not self._is_touched:
             self._is_touched = True
             self.broker.touched.append(self)
@@ -137,13 +146,13 @@ class Queue:
             line = consumers.line()
             if line is None:
                 return
+            first = next(iter(line))
             if len(line) == 1:
-                self._give(line[0], line[0].room())
-            elif self._returned:
-                self._give(line[0], 1)
-                line.rotate(-1)
-            else:
-                self._give_in_turn(line)
+                self._give(first, first.room())
+            elif self._returned or not self._give_in_turn(line):
+                self._give(first, 1)
+                if first.is_waiting:
+                    line.move_to_end(first)
 
     def _give(self, consumer: Consumer, limit: int) -> None:
         """Up to `limit` messages from the front to one consumer, as its output has room."""
@@ -168,29 +177,35 @@ class Queue:
             entries.append(entry)
         self._hand_over(consumer, entries, size)
 
-    def _give_in_turn(self, line: deque[Consumer]) -> None:
-        """One message each, round and round. As many whole rounds at once as everybody in the
-        line has room for, where nobody can tell: each consumer on a channel of its own."""
+    def _give_in_turn(self, line: Line) -> bool:
+        """Deals whole rounds at once, one message to each in a round, as many as everybody in the
+        line has room for. False if nothing was dealt, since somebody could tell the difference:
+        rounds are dealt at once only if each consumer is on a channel of its own."""
         ready = self._ready
         count = len(line)
-        rounds = min(len(ready) // count, *(consumer.room() for consumer in line))
-        if rounds > 1 and len({id(consumer.sink) for consumer in line}) == count:
-            entries = list(islice(ready, rounds * count))
-            shares = [entries[place::count] for place in range(count)]
-            sizes = [sum(map(_size, share)) for share in shares]
-            if max(sizes) <= min(consumer.sink.output_room() for consumer in line):
-                for _ in entries:
-                    ready.popleft()
-                for consumer, share, size in zip(line, shares, sizes, strict=True):
-                    self._hand_over(consumer, share, size)
-                return
-        self._give(line[0], 1)
-        line.rotate(-1)
+        rounds = len(ready) // count
+        for consumer in line:
+            if rounds < 2:
+                return False
+            rounds = min(rounds, consumer.room())
+        if rounds < 2 or len({id(consumer.sink) for consumer in line}) < count:
+            return False
+        entries = list(islice(ready, rounds * count))
+        shares = [entries[place::count] for place in range(count)]
+        sizes = [sum(map(_size, share)) for share in shares]
+        if max(sizes) > min(consumer.sink.output_room() for consumer in line):
+            return False
+        for _ in entries:
+            ready.popleft()
+        for consumer, share, size in zip(line, shares, sizes, strict=True):
+            self._hand_over(consumer, share, size)
+        return True
 
     def _hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
         """Entries that left the ready ones go out, and are counted where they are now."""
         count = len(entries)
         self.ready_bytes -= size
+        self.broker.work += count
         counters = self.broker.counters
         if consumer.no_ack:
             self.broker.memory_used -= size
@@ -225,6 +240,7 @@ class Queue:
         self.unacked_count -= count
         self.unacked_bytes -= size
         self.broker.memory_used -= size
+        self.broker.work += count
 
     def requeue(self, entries: list[Entry]) -> None:
         """These deliveries go back to their old places, marked as redelivered."""
@@ -236,6 +252,7 @@ class Queue:
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size
         self.ready_bytes += size
+        self.broker.work += len(entries)
         self.touch()
 
     def purge(self) -> int:

@@ -102,11 +102,16 @@ class VHost:
             raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
         if self.exchanges.get(exchange.name) is not exchange:
             return
-        del self.exchanges[exchange.name]
-        self.epoch += 1
-        for destination in {binding.destination for binding in exchange.router.bindings()}:
-            self._forget_source(destination, exchange)
-        self._unbind_everywhere(exchange)
+        # A chain of auto-delete exchanges goes one by one, however long it is.
+        leaving = [exchange]
+        for gone in leaving:
+            if self.exchanges.get(gone.name) is not gone:
+                continue
+            del self.exchanges[gone.name]
+            self.epoch += 1
+            for destination in {binding.destination for binding in gone.router.bindings()}:
+                self._forget_source(destination, gone)
+            leaving += self._unbind_everywhere(gone)
 
     # Queues
 
@@ -183,7 +188,8 @@ class VHost:
             return 0
         del self.queues[queue.name]
         self.epoch += 1
-        self._unbind_everywhere(queue)
+        for exchange in self._unbind_everywhere(queue):
+            self.delete_exchange(exchange)
         count = queue.messages_ready
         queue.close()
         self.broker.counters.queues_deleted += 1
@@ -231,16 +237,16 @@ class VHost:
         sources[source] -= 1
         if not sources[source]:
             self._forget_source(destination, source)
-        self._after_unbind(source)
-
-    def _unbind_everywhere(self, destination: Destination) -> None:
-        for source in self._sources.pop(destination, {}):
-            source.router.unbind_destination(destination)
-            self._after_unbind(source)
-
-    def _after_unbind(self, source: Exchange) -> None:
         if source.auto_delete and not len(source.router):
             self.delete_exchange(source)
+
+    def _unbind_everywhere(self, destination: Destination) -> list[Exchange]:
+        """Takes away every binding to this destination, and returns the auto-delete exchanges
+        that have none left."""
+        sources = self._sources.pop(destination, {})
+        for source in sources:
+            source.router.unbind_destination(destination)
+        return [source for source in sources if source.auto_delete and not len(source.router)]
 
     def _forget_source(self, destination: Destination, source: Exchange) -> None:
         sources = self._sources.get(destination)

@@ -3,8 +3,8 @@
 A publish is three frames that nearly always arrive together: method, header, body. The first
 publish of a run is checked octet by octet; what follows with the same method frame, the same
 header frame and the same body size differs in its body only, and costs one comparison and one
-slice. Whatever is not plain (a content in several frames, an odd header) is left to
-`Connection`, frame by frame.
+slice. Whatever is not plain (a content in several frames, or at the edge of a chunk) is left to an
+`Assembly`, frame by frame.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from broker.core.message import Message
 from broker.errors import AMQPError, ReplyCode
+from broker.protocol.assembly import Assembly, check_header
 from broker.protocol.publish import (
-    Assembly,
     Route,
-    check_header,
     find_route,
     is_special,
     publish,
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from broker.protocol.channel import Channel
 
 ACK_FRAME_SIZE = 21
+RUN_MAX = 16_384
+"""Messages times queues that one run of publishes may add before memory is looked at again."""
 _ACK_HEAD_SIZE = 11
 _ACK = struct.Struct(">QBB")
 _CLASS_BASIC = 60
@@ -48,8 +49,8 @@ _PROPERTIES_AT = CONTENT_HEADER.size
 def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     """Takes as many publishes as follow with the same method frame, which is `chunk[at:end]`.
 
-    Returns where the next frame begins; `at` itself if more octets have to come first. Where it
-    raises AMQPError, `channel.connection.position` is behind the message that was wrong.
+    Returns where the next frame begins. Where it raises AMQPError, `channel.connection.position`
+    is behind the message that was wrong.
     """
     connection = channel.connection
     route = find_route(channel, chunk[at + 7 : end - 1])
@@ -64,34 +65,34 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     startswith = chunk.startswith
     knows = channel.shapes.knows
     is_resolved = False
+    limit = 1
     try:
         while chunk_size - end >= CONTENT_HEADER_MIN:
-            kind, frame_channel, size, class_id, _, body_size, flags = unpack(chunk, end)
+            kind, frame_channel, size, class_id, weight, body_size, flags = unpack(chunk, end)
             body_at = end + FRAME_OVERHEAD + size
             if (
                 kind != HEADER
                 or frame_channel != number
                 or class_id != _CLASS_BASIC
+                or weight
                 or not _HEADER_PAYLOAD_MIN <= size <= payload_max
                 or body_size > size_max
             ):
                 return _begin_assembly(channel, route, end)
             stop = body_at
             if body_size:
-                body_head = FRAME_HEADER.pack(BODY, number, body_size)
-                if not startswith(body_head, body_at):
-                    if not body_head.startswith(chunk[body_at : body_at + 7]):
-                        return _begin_assembly(channel, route, end)
-                    return at
+                if not startswith(FRAME_HEADER.pack(BODY, number, body_size), body_at):
+                    return _begin_assembly(channel, route, end)
                 stop += FRAME_OVERHEAD + body_size
             if stop > chunk_size:
-                return at
+                return _begin_assembly(channel, route, end)
             if chunk[body_at - 1] != FRAME_END or chunk[stop - 1] != FRAME_END:
                 return _begin_assembly(channel, route, end)
             connection.position = stop
             if not is_resolved:
                 resolve(channel, route)
                 is_resolved = True
+                limit = max(1, RUN_MAX // max(1, len(route.queues or ())))
             message = (chunk[end:stop], body_at - end, origin, own_framing)
             properties_at = end + _PROPERTIES_AT
             if knows(chunk, properties_at, body_at - 1, flags):
@@ -109,18 +110,13 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
             prefix = chunk[at : stop - body_size - 1 if body_size else stop]
             at = stop
             if messages and startswith(prefix, at):
-                at = _read_same(chunk, at, prefix, unit, end + unit, message, messages)
+                most = at + unit * (limit - len(messages))
+                at = _read_same(chunk, at, prefix, unit, end + unit, message, messages, most)
                 sizes += [body_size] * ((at - stop) // unit)
             end = at + len(method)
-            if not startswith(method, at):
+            if len(messages) >= limit or not startswith(method, at):
                 return at
-        # Too little for a header frame: unless it is the start of something else, wait.
-        size = int.from_bytes(chunk[end + 3 : end + 7], "big")
-        if not channel.header_head.startswith(chunk[end : end + 3]) or (
-            chunk_size - end >= 7 and size < _HEADER_PAYLOAD_MIN
-        ):
-            return _begin_assembly(channel, route, end)
-        return at
+        return _begin_assembly(channel, route, end)
     finally:
         publish_ready(channel, route, messages, sizes)
 
@@ -145,16 +141,17 @@ def _read_same(
     content_at: int,
     message: Message,
     messages: list[Message],
+    most: int,
 ) -> int:
-    """Appends the messages from `chunk[at:]` on that begin with `prefix` and take `unit` octets:
+    """Appends the messages from `chunk[at:most]` that begin with `prefix` and take `unit` octets:
     they differ from `message` in their body only. `content_at` is where the content of the first
     one begins. Returns where the next frame begins."""
     _, header_size, origin, framing = message
     append = messages.append
     startswith = chunk.startswith
-    chunk_size = len(chunk)
+    most = min(most, len(chunk))
     stop = at + unit
-    while stop <= chunk_size and startswith(prefix, at) and chunk[stop - 1] == FRAME_END:
+    while stop <= most and startswith(prefix, at) and chunk[stop - 1] == FRAME_END:
         append((chunk[content_at:stop], header_size, origin, framing))
         at = stop
         content_at += unit
@@ -164,7 +161,7 @@ def _read_same(
 
 def _begin_assembly(channel: Channel, route: Route, end: int) -> int:
     """Leaves the content of this publish to be received frame by frame."""
-    channel.assembly = Assembly(route)
+    channel.assembly = Assembly(channel.connection.broker, route)
     return end
 
 

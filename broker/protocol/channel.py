@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from broker.core.consumer import BATCH_MAX, Consumer
 from broker.core.message import ORIGIN, Entry, Message, content_for, framing
 from broker.core.queue import Queue
-from broker.protocol.publish import Assembly, Route
+from broker.protocol.assembly import Assembly
+from broker.protocol.output import LARGE
+from broker.protocol.publish import Route
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
 from broker.wire.frames import FRAME_HEADER, HEADER, METHOD
@@ -84,7 +86,7 @@ class Channel:
 
     def room(self) -> int:
         """How many more deliveries this channel may hold."""
-        if not self.connection.can_take_output():
+        if not self.connection.output.can_take():
             return 0
         if self.prefetch:
             return min(BATCH_MAX, self.prefetch - self.consumed_unacked)
@@ -92,11 +94,13 @@ class Channel:
 
     def output_room(self) -> int:
         """Octets the connection may still take in this batch."""
-        return self.connection.output_room()
+        return self.connection.output.room()
 
     def deliver(self, consumer: Consumer, entries: Sequence[Entry], size: int) -> None:
         """Sends basic.deliver for each entry, and records what wants an acknowledgement."""
-        out = self.connection.output(size)
+        out = self.connection.output.reserve(size)
+        if size >= LARGE * len(entries):
+            self.connection.output.has_large = True
         unacked = self.unacked
         tag = unacked.next_tag
         heads = consumer.heads
@@ -141,8 +145,12 @@ class Channel:
             self.send(make(commands.Basic.Cancel, consumer_tag=consumer.tag, nowait=True))
 
     def deliver_reply(self, message: Message) -> None:
-        """Sends a direct reply to the consumer of amq.rabbitmq.reply-to on this channel."""
-        if self.reply_consumer is None:
+        """Sends a direct reply to the consumer of amq.rabbitmq.reply-to on this channel.
+
+        Replies are sent at most once: to a client that does not read they are dropped.
+        """
+        output = self.connection.output
+        if self.reply_consumer is None or output.is_congested or output.is_full():
             return
         exchange, routing_key, _ = message[ORIGIN]
         method = make(
@@ -155,7 +163,7 @@ class Channel:
         )
         self.unacked.skip(1)
         content = content_for(message, self.number, self.connection.frame_max)
-        out = self.connection.output(len(content))
+        out = self.connection.output.reserve(len(content))
         out += (encode_method(self.number, method), content)
         self.connection.broker.counters.messages_delivered_consume_auto_ack += 1
 
@@ -177,7 +185,10 @@ class Channel:
 
     def _release(self, consumer: Consumer, count: int) -> None:
         consumer.unacked -= count
-        if consumer.tag:
+        if not consumer.tag:
+            if not consumer.unacked:
+                self.getters.pop(consumer.queue, None)
+        else:
             self.consumed_unacked -= count
             if not consumer.is_waiting:
                 consumer.wake()
@@ -202,7 +213,7 @@ class Channel:
             return
         self.confirmed = last
         self.connection.broker.counters.messages_confirmed += last - first + 1
-        self.connection.output(_CONFIRM.size).append(
+        self.connection.output.reserve(_CONFIRM.size).append(
             _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, last > first, 0xCE)
         )
 
@@ -217,10 +228,16 @@ class Channel:
             routing_key=routing_key,
         )
         content = content_for(message, self.number, self.connection.frame_max)
-        out = self.connection.output(len(content))
+        out = self.connection.output.reserve(len(content))
         out += (encode_method(self.number, method), content)
 
     # The end
+
+    def drop_assembly(self) -> None:
+        """Lets go of the content that is being received."""
+        if self.assembly is not None:
+            self.assembly.drop()
+            self.assembly = None
 
     def release(self) -> None:
         """Gives back all it holds: its consumers end, its unacknowledged messages are requeued.
@@ -228,12 +245,14 @@ class Channel:
         Happens when channel.close is sent or received, and when the connection goes.
         """
         for consumer in list(self.consumers.values()):
-            consumer.queue.consumers.remove(consumer)
+            consumer.queue.remove_consumer(consumer)
         groups = self.unacked.take_all()
         consumers = list(self.consumers.values())
         self.consumers.clear()
-        self.assembly = None
-        self.transaction = None
+        self.drop_assembly()
+        if self.transaction is not None:
+            self.transaction.drop()
+            self.transaction = None
         self.requeue(groups)
         for consumer in consumers:
             self.connection.after_consumer_left(self.vhost, consumer)

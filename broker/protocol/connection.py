@@ -15,7 +15,14 @@ from broker.errors import AMQPError, ReplyCode
 from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.heartbeat import Beat, Heartbeat
 from broker.protocol.methods.connection import start
-from broker.protocol.reader import is_protocol_header, name_hello, read_frames
+from broker.protocol.output import Output
+from broker.protocol.reader import (
+    PROTOCOL_HEADER_SIZE,
+    frame_size,
+    is_protocol_header,
+    name_hello,
+    read_frames,
+)
 from broker.protocol.states import HANDSHAKE, ConnectionState
 from broker.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER
 from broker.wire.methods import Method, commands, encode_method, make
@@ -28,14 +35,13 @@ if TYPE_CHECKING:
 
 FRAME_MAX_BEFORE_TUNE = 8192
 """Frame size before anything is negotiated: room for a start-ok with a long token in it."""
-OUTPUT_MAX = 1 << 20
-"""Octets one connection collects in a batch before its consumers have to wait. A bound on memory,
-and on how long one connection keeps the others waiting."""
 LOGIN_FAILURE_DELAY_S = 3.0
 """Seconds between a handshake that failed and the end of the socket, without a word, so that
 guessing passwords is slow (RabbitMQ's SILENT_CLOSE_DELAY)."""
 CLOSE_TIMEOUT_S = 30.0
 """Seconds a client has to answer connection.close."""
+CLOSE_TIMEOUT_BEFORE_LOGIN_S = 5.0
+"""The same, for one that never logged in."""
 
 
 class Connection:
@@ -78,44 +84,73 @@ class Connection:
         self.close_reason = ""
         # Publishing waits for memory: input stays in `_rest`, from the first publish on.
         self.is_blocked = False
-        self._rest = b""
+        # The reader stopped to let others have a turn; `resume_input` goes on.
+        self.wants_turn = False
+        # Input that waits: the begin of a frame, or all of it while the connection has to wait.
+        self._rest = bytearray()
         self._login_failure_delay_s = login_failure_delay_s
+        self.output = Output(lambda: outbox.append(self))
         self._outbox = outbox
-        self._out: list[bytes] = []
-        self._out_size = 0
-        # The socket takes no more for now.
-        self.is_congested = False
-        # Consumers were left waiting because there was no room for output.
-        self.is_starved = False
 
     # Input
 
     def receive_data(self, octets: bytes, now: float) -> None:
         """Handles a chunk. It raises nothing: what is wrong with it is answered."""
         self.heartbeat.last_received = now
-        self._handle(self._rest + octets if self._rest else octets)
+        at = self._complete_frame(octets) if self._rest else 0
+        if self.is_blocked or self.wants_turn:
+            self._rest += octets[at:]
+        elif at < len(octets):
+            self._handle(octets, at)
 
-    def _handle(self, chunk: bytes) -> None:
-        self.position = 0
+    def _complete_frame(self, octets: bytes) -> int:
+        """Handles the frame that began in an earlier chunk, if its end is here, and returns where
+        the next one begins. So a chunk is never copied for the sake of a few octets before it."""
+        if self.is_blocked or self.wants_turn:
+            return 0
+        rest = self._rest
+        at = max(0, PROTOCOL_HEADER_SIZE - len(rest))
+        rest += octets[:at]
+        size = frame_size(rest, self.frame_max)
+        missing = max(0, size - len(rest))
+        rest += octets[at : at + missing]
+        if len(rest) >= size:
+            chunk = bytes(rest)
+            rest.clear()
+            self._handle(chunk, 0)
+        return at + missing
+
+    def resume_input(self) -> None:
+        """The others had a turn: handles what has waited."""
+        self.wants_turn = False
+        if not self.is_blocked:
+            chunk = bytes(self._rest)
+            self._rest.clear()
+            self._handle(chunk, 0)
+
+    def _handle(self, chunk: bytes, at: int) -> None:
+        """Handles `chunk[at:]`, keeps what has to wait, and ends the batch."""
+        self.position = at
         try:
             if self.state is ConnectionState.AWAITING_HEADER:
                 self._read_protocol_header(chunk)
             read_frames(self, chunk)
         except AMQPError as error:
+            # The frames themselves are broken: nothing after this can be read.
             self.fail(error, 0)
+            self._drop_input()
         except Exception as error:  # noqa: BLE001  # a bug of ours ends this connection alone
             self.broker.note("internal_error", {"connection": self.name, "error": error})
             self.fail(AMQPError(ReplyCode.INTERNAL_ERROR, "see the broker's log", 0), 0)
-        if self.state is ConnectionState.CLOSED:
-            self._rest = b""
-        else:
-            self._rest = chunk[self.position :] if self.position else chunk
+            self._drop_input()
+        if self.state is not ConnectionState.CLOSED and self.position < len(chunk):
+            self._rest += chunk[self.position :]
         self._end_batch()
 
     def _read_protocol_header(self, chunk: bytes) -> None:
         if not is_protocol_header(chunk):
             self.close_reason = name_hello(chunk)
-            self.output(len(PROTOCOL_HEADER)).append(PROTOCOL_HEADER)
+            self.output.reserve(len(PROTOCOL_HEADER)).append(PROTOCOL_HEADER)
             self.position = len(chunk)
             self._close_now()
         elif len(chunk) >= len(PROTOCOL_HEADER):
@@ -161,45 +196,24 @@ class Connection:
         if self.state is ConnectionState.RUNNING:
             if self.understands("connection.blocked"):
                 self.send_method(0, commands.Connection.Unblocked())
-            self._handle(self._rest)
+            self.resume_input()
 
     # Output
-
-    def output(self, size: int) -> list[bytes]:
-        """The list that collects octets to send, of which `size` are about to be added."""
-        if not self._out:
-            self._outbox.append(self)
-        self._out_size += size
-        return self._out
-
-    def output_room(self) -> int:
-        """Octets that may still be collected in this batch."""
-        return OUTPUT_MAX - self._out_size
-
-    def can_take_output(self) -> bool:
-        """Whether consumers may add to the output; if not, they are woken when they may."""
-        if self.is_congested or self._out_size >= OUTPUT_MAX:
-            self.is_starved = True
-            return False
-        return True
 
     def send_method(self, channel: int, method: Method) -> None:
         """Queues a method frame."""
         octets = encode_method(channel, method)
-        self.output(len(octets)).append(octets)
+        self.output.reserve(len(octets)).append(octets)
 
     def data_to_send(self) -> bytes:
-        """Takes what is to be sent."""
-        octets = b"".join(self._out)
-        self._out.clear()
-        self._out_size = 0
-        return octets
+        """Takes what is to be sent. (`output.take` does without copying large pieces.)"""
+        return b"".join(self.output.take())
 
     def resume_output(self) -> None:
         """There is room for output again: consumers that had to wait go on."""
-        self.is_congested = False
-        if self.is_starved:
-            self.is_starved = False
+        self.output.is_congested = False
+        if self.output.is_starved:
+            self.output.is_starved = False
             for channel in self.channels.values():
                 channel.wake_consumers()
             self._end_batch()
@@ -219,7 +233,7 @@ class Connection:
         beat = self.heartbeat.check(now)
         if beat is Beat.SEND:
             self.heartbeat.last_sent = now
-            self.output(len(HEARTBEAT_FRAME)).append(HEARTBEAT_FRAME)
+            self.output.reserve(len(HEARTBEAT_FRAME)).append(HEARTBEAT_FRAME)
         elif beat is Beat.GIVE_UP:
             self.close_reason = (
                 f"missed heartbeats from client, timeout: {self.heartbeat.interval_s}s"
@@ -262,6 +276,8 @@ class Connection:
         if self.state in HANDSHAKE:
             self._fail_handshake(error)
             return
+        # What was published and acknowledged before comes before the error.
+        self.broker.run_deliveries()
         index = error.method_index or 0
         channel = self.channels.get(number)
         if error.is_hard or channel is None:
@@ -329,7 +345,13 @@ class Connection:
                 method_id=index & 0xFFFF,
             ),
         )
-        self.close_in_s = min(CLOSE_TIMEOUT_S, self.heartbeat.interval_s or CLOSE_TIMEOUT_S)
+        patience = CLOSE_TIMEOUT_S if self.was_open else CLOSE_TIMEOUT_BEFORE_LOGIN_S
+        self.close_in_s = min(patience, self.heartbeat.interval_s or patience)
+
+    def _drop_input(self) -> None:
+        """After broken frames, a close-ok cannot be told from garbage."""
+        self._rest.clear()
+        self.position = 1 << 62
 
     def _close_now(self) -> None:
         """The end of the socket, after what is still to be sent."""

@@ -15,8 +15,8 @@ from broker.core.message import Message, Origin, make_origin, size_of
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
 from broker.errors import AMQPError, ReplyCode, exchange_title
+from broker.protocol.assembly import PUBLISH
 from broker.wire import properties
-from broker.wire.frames import HEADER, body_frames
 from broker.wire.methods import commands, decode_method, shortstr
 from broker.wire.table import Field, Table
 from exchanges.erlang import erlang_string
@@ -24,13 +24,10 @@ from exchanges.erlang import erlang_string
 if TYPE_CHECKING:
     from broker.protocol.channel import Channel
 
-PUBLISH = 0x003C0028
 ROUTES_MAX = 1024
 """Distinct publish frames a channel remembers; then it starts anew."""
 
 _SPECIAL = properties.EXPIRATION | properties.USER_ID
-_BODY_SIZE_MAX = 536_870_912
-"""RabbitMQ's hard limit on announced bodies, above max_message_size."""
 
 
 class Route:
@@ -104,7 +101,7 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
     count = len(messages)
     _count_received(channel, count)
     if channel.transaction is not None:
-        channel.transaction.publishes += [(route, m, route.queues) for m in messages]
+        channel.transaction.publish(route, messages, route.queues)
         return
     queues = route.queues
     if queues is None:
@@ -132,7 +129,7 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
     _count_received(channel, 1)
     queues = _queues_of(channel, route, message, keys)
     if channel.transaction is not None:
-        channel.transaction.publishes.append((route, message, queues))
+        channel.transaction.publish(route, [message], queues)
     else:
         _hand_out(channel, route, message, queues)
 
@@ -252,79 +249,3 @@ def _sender_keys(header: bytes) -> list[str]:
         items = cast("list[Field]", field.value)
         keys += [str(item.value) for item in items if item.type == "longstr"]
     return keys
-
-
-class Assembly:
-    """The content of one publish while its frames come in one by one."""
-
-    __slots__ = ("body", "body_size", "flags", "header", "route")
-
-    def __init__(self, route: Route) -> None:
-        self.route = route
-        self.header: bytes | None = None
-        self.flags = 0
-        self.body_size = 0
-        self.body = bytearray()
-
-    def add_header(self, channel: Channel, payload: bytes) -> None:
-        """Takes the payload of the header frame; raises what is wrong with it."""
-        class_id = int.from_bytes(payload[:2], "big")
-        if class_id != PUBLISH >> 16:
-            raise AMQPError(
-                ReplyCode.UNEXPECTED_FRAME,
-                f"expected content header for class 60, got one for class {class_id} instead",
-                PUBLISH,
-            )
-        self.body_size = int.from_bytes(payload[4:12], "big")
-        check_body_size(self.body_size, channel.connection.broker.limits.message_size_max)
-        self.flags = int.from_bytes(payload[12:14], "big")
-        check_header(payload, 14, len(payload), self.flags)
-        size = len(payload).to_bytes(4, "big")
-        number = channel.number.to_bytes(2, "big")
-        self.header = bytes([HEADER]) + number + size + payload + b"\xce"
-
-    def add_body(self, octets: bytes) -> None:
-        """Takes the payload of one body frame."""
-        if len(self.body) + len(octets) > self.body_size:
-            raise AMQPError(
-                ReplyCode.FRAME_ERROR, "content body frame exceeds remaining content size", PUBLISH
-            )
-        self.body += octets
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all that was announced has come."""
-        return self.header is not None and len(self.body) == self.body_size
-
-    def message(self, channel: Channel) -> Message:
-        """The whole, its body cut anew: what a client sends in tiny frames costs no more."""
-        assert self.header is not None
-        frames = body_frames(channel.number, memoryview(self.body), channel.connection.frame_max)
-        content = b"".join([self.header, *frames])
-        return content, len(self.header), self.route.origin, channel.framing
-
-
-def check_body_size(body_size: int, message_size_max: int) -> None:
-    """Raises what a body of this announced size is answered with, before any of it is taken."""
-    if body_size > _BODY_SIZE_MAX:
-        raise AMQPError(
-            ReplyCode.FRAME_ERROR,
-            f"content body size {body_size} exceeds maximum allowed size {_BODY_SIZE_MAX}",
-            PUBLISH,
-        )
-    if body_size > message_size_max:
-        raise AMQPError(
-            ReplyCode.PRECONDITION_FAILED,
-            f"message size {body_size} is larger than configured max size {message_size_max}",
-            PUBLISH,
-        )
-
-
-def check_header(octets_: bytes, at: int, end: int, flags: int) -> None:
-    """Raises SYNTAX_ERROR unless `octets_[at:end]` is a property list with these flags."""
-    try:
-        properties.check_properties(octets_, at, end, flags)
-    except properties.PropertiesError as error:
-        raise AMQPError(
-            ReplyCode.SYNTAX_ERROR, f"malformed content header: {error}", PUBLISH
-        ) from None

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol import batch
+from broker.protocol.assembly import NO_HEADER, PUBLISH, Assembly
 from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.publish import (
-    PUBLISH,
-    Assembly,
     find_route,
     is_special,
     publish,
@@ -44,6 +43,10 @@ _PAYLOAD_MIN = {METHOD: 4, HEADER: 14, BODY: 0, HEARTBEAT: 0}
 """Octets that the payload of each kind of frame has at least."""
 _OLDER_HEADERS = (b"AMQP\x01\x01\x00\x09",)
 """Headers of AMQP 0-9, which RabbitMQ takes as 0-9-1."""
+PROTOCOL_HEADER_SIZE = len(PROTOCOL_HEADER)
+WORK_MAX = 20_000
+"""Messages moved for one connection (queued, delivered, settled, returned) before the others have
+a turn: some 20 ms. A frame of 12 octets may move thousands."""
 _NOT_A_METHOD = "expected method frame, got non method frame instead"
 
 
@@ -64,15 +67,31 @@ def name_hello(chunk: bytes) -> str:
     return "not an AMQP protocol header"
 
 
+def frame_size(begin: bytearray, frame_max: int) -> int:
+    """How many octets the frame, or protocol header, takes that begins like this; the length of
+    `begin` itself if it can be judged already. At least 8 octets are needed to say more."""
+    if len(begin) < PROTOCOL_HEADER_SIZE:
+        return PROTOCOL_HEADER_SIZE
+    length = int.from_bytes(begin[3:7], "big")
+    if begin.startswith(b"AMQP") or length > frame_max + FRAME_SIZE_FUDGE:
+        return len(begin)
+    return FRAME_OVERHEAD + length
+
+
 def read_frames(connection: Connection, chunk: bytes) -> None:
     """Takes frame after frame, the hot ones by the run. `connection.position` is always behind
     the last frame that was taken. Raises AMQPError where the frames themselves are broken."""
     size = len(chunk)
     unpack = FRAME_HEADER.unpack_from
+    broker = connection.broker
+    work_max = broker.work + WORK_MAX
     while (
         size - (at := connection.position) >= FRAME_HEADER.size
         and connection.state is not ConnectionState.CLOSED
     ):
+        if connection.output.is_full() or broker.work > work_max:
+            connection.wants_turn = True
+            return
         kind, number, length = unpack(chunk, at)
         end = at + FRAME_OVERHEAD + length
         if length > connection.frame_max - FRAME_OVERHEAD + FRAME_SIZE_FUDGE:
@@ -82,8 +101,9 @@ def read_frames(connection: Connection, chunk: bytes) -> None:
         if chunk[end - 1] != FRAME_END:
             raise frame_end_error(kind, chunk[at + 7 : end - 1], chunk[end - 1])
         try:
-            if _read_hot(connection, chunk, at, end, number):
-                if connection.position == at:
+            channel = connection.channels.get(number)
+            if channel is not None and _read_hot(channel, chunk, at, end):
+                if connection.is_blocked:
                     return
                 continue
             connection.position = end
@@ -95,13 +115,23 @@ def read_frames(connection: Connection, chunk: bytes) -> None:
             connection.fail(error, number)
 
 
-def _read_hot(connection: Connection, chunk: bytes, at: int, end: int, number: int) -> bool:
-    """Takes a run of publishes or acknowledgements; False if the frame is neither. With True and
-    `connection.position` left at `at`, more octets, or memory, have to come first."""
-    if chunk[at] != METHOD:
+def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
+    """Takes a run of publishes or acknowledgements, or a body frame; False if the frame is none of
+    them. If a publish has to wait for memory, it is left where it is."""
+    if channel.state is not ChannelState.RUNNING:
         return False
-    channel = connection.channels.get(number)
-    if channel is None or channel.assembly is not None or channel.state is not ChannelState.RUNNING:
+    connection = channel.connection
+    kind = chunk[at]
+    assembly = channel.assembly
+    if assembly is not None:
+        if kind != BODY or assembly.header is None:
+            return False
+        connection.position = end
+        assembly.add_body(channel, chunk, at, end)
+        if assembly.is_complete:
+            _publish_assembled(channel, assembly)
+        return True
+    if kind != METHOD:
         return False
     if chunk.startswith(_PUBLISH_INDEX, at + 7):
         if not connection.must_wait():
@@ -203,7 +233,7 @@ def _receive_while_closing(channel: Channel, kind: int, payload: bytes) -> None:
 def _receive_method(channel: Channel, payload: bytes) -> None:
     method = decode_method(payload)
     if isinstance(method, commands.Basic.Publish):
-        channel.assembly = Assembly(find_route(channel, payload))
+        channel.assembly = Assembly(channel.connection.broker, find_route(channel, payload))
         return
     # What was published and acknowledged before this method comes before it.
     channel.connection.broker.run_deliveries()
@@ -214,30 +244,23 @@ def _receive_method(channel: Channel, payload: bytes) -> None:
 
 
 def _receive_content(channel: Channel, assembly: Assembly, kind: int, payload: bytes) -> None:
-    if assembly.header is None:
-        if kind != HEADER:
-            raise AMQPError(
-                ReplyCode.UNEXPECTED_FRAME,
-                "expected content header for class 60, got non content header frame instead",
-                PUBLISH,
-            )
-        assembly.add_header(channel, payload)
-    elif kind != BODY:
+    if assembly.header is not None:
         raise AMQPError(
             ReplyCode.UNEXPECTED_FRAME,
             "expected content body, got non content body frame instead",
             PUBLISH,
         )
-    else:
-        assembly.add_body(payload)
+    if kind != HEADER:
+        raise AMQPError(ReplyCode.UNEXPECTED_FRAME, NO_HEADER, PUBLISH)
+    assembly.add_header(channel, payload)
     if assembly.is_complete:
-        channel.assembly = None
         _publish_assembled(channel, assembly)
 
 
 def _publish_assembled(channel: Channel, assembly: Assembly) -> None:
     route = assembly.route
     message = assembly.message(channel)
+    channel.drop_assembly()
     resolve(channel, route)
     channel.connection.broker.counters.message_sizes.observe([assembly.body_size])
     if is_special(assembly.flags, message[0][: message[1]]):

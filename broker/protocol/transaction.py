@@ -1,24 +1,42 @@
-"""A transaction on one channel: what waits for its commit (AMQP 0-9-1, section 1.6 of the
+"""A transaction on one channel: what waits for its commit (AMQP 0-9-1, section 1.9 of the
 reference; RabbitMQ, "AMQP 0-9-1 Model": atomic only for one queue)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker.core.message import Message
+from broker.core.message import Message, size_of
 from broker.core.queue import Queue
 
 if TYPE_CHECKING:
+    from broker.core.broker import Broker
     from broker.protocol.publish import Route
 
 
-@dataclass(slots=True)
 class Transaction:
     """Publishes with the queues they were routed to (None: route at commit), and settlements as
     (delivery tags, whether they are requeued). `settled` holds the tags of all settlements: the
-    client may not settle them again, though they stay unacknowledged until the commit."""
+    client may not settle them again, though they stay unacknowledged until the commit. What is
+    held counts in `Broker.memory_used` until `drop`."""
 
-    publishes: list[tuple[Route, Message, list[Queue] | None]] = field(default_factory=list)
-    settlements: list[tuple[list[int], bool]] = field(default_factory=list)
-    settled: set[int] = field(default_factory=set)
+    __slots__ = ("_broker", "_size", "publishes", "settled", "settlements")
+
+    def __init__(self, broker: Broker) -> None:
+        self.publishes: list[tuple[Route, Message, list[Queue] | None]] = []
+        self.settlements: list[tuple[list[int], bool]] = []
+        self.settled: set[int] = set()
+        self._broker = broker
+        self._size = 0
+
+    def publish(self, route: Route, messages: list[Message], queues: list[Queue] | None) -> None:
+        """Keeps messages for the commit."""
+        self.publishes += [(route, message, queues) for message in messages]
+        size = size_of(messages)
+        self._size += size
+        self._broker.memory_used += size
+
+    def drop(self) -> None:
+        """It holds nothing any more."""
+        self.publishes.clear()
+        self._broker.memory_used -= self._size
+        self._size = 0

@@ -9,6 +9,8 @@ from broker.core.message import Entry
 
 _COMPACT_FROM = 512
 """Settled places in front that are kept before the lists are moved up."""
+_HOLES_MAX = 1024
+"""Holes beyond twice the unsettled deliveries before these are kept apart."""
 
 Group = tuple[Consumer, list[Entry]]
 
@@ -18,35 +20,38 @@ class Unacked:
 
     Tags are consecutive, so a tag is a place in the lists. Nearly all settling happens at the
     front: it moves `_start`, and copies nothing but what it returns. What is settled out of order
-    leaves a hole (None) until the front reaches it.
+    leaves a hole (None) until the front reaches it. When a few old deliveries keep many holes
+    from going, these few move to `_old`, by tag, so that the record stays as small as what is
+    unsettled.
     """
 
-    __slots__ = ("_base", "_consumers", "_entries", "_holes", "_start")
+    __slots__ = ("_base", "_consumers", "_entries", "_holes", "_old", "_start")
 
     def __init__(self) -> None:
+        self._base = 1
         self._entries: list[Entry | None] = []
         self._consumers: list[Consumer] = []
-        self._base = 1
         self._start = 0
         self._holes = 0
+        self._old: dict[int, tuple[Consumer, Entry]] = {}
 
     def __len__(self) -> int:
-        return len(self._entries) - self._start - self._holes
+        return len(self._old) + len(self._entries) - self._start - self._holes
 
     @property
     def next_tag(self) -> int:
-        """The delivery tag of the next delivery that wants an acknowledgement."""
+        """The delivery tag of the next delivery."""
         return self._base + len(self._entries)
 
     @property
     def front_tag(self) -> int:
-        """The lowest tag that is not settled; `next_tag` if there is none."""
+        """Where a run of tags begins that are not settled; `next_tag` if there is none."""
         return self._base + self._start
 
     def run_length(self) -> int:
         """How many tags from `front_tag` on are unsettled without a hole between; 0 stands for
-        "not known" while there are holes."""
-        return 0 if self._holes else len(self._entries) - self._start
+        "not known" while some are settled out of order."""
+        return 0 if self._holes or self._old else len(self._entries) - self._start
 
     def add(self, consumer: Consumer, entries: Sequence[Entry]) -> None:
         """Records deliveries; the first gets `next_tag`."""
@@ -56,17 +61,18 @@ class Unacked:
     def skip(self, count: int) -> None:
         """Lets tags pass that want no acknowledgement."""
         if self._start == len(self._entries):
+            self._base += count + self._start
             self._entries.clear()
             self._consumers.clear()
-            self._base += count + self._start
             self._start = 0
             return
         self._entries += [None] * count
         self._consumers += [self._consumers[-1]] * count
         self._holes += count
+        self._shed_holes()
 
     def take_front(self, count: int) -> list[Group]:
-        """Settles the first `count` places, holes included."""
+        """Settles the first `count` places from `front_tag` on, holes included."""
         start = self._start
         end = start + count
         entries = self._entries[start:end]
@@ -84,37 +90,52 @@ class Unacked:
 
     def take(self, tag: int, *, multiple: bool) -> list[Group] | None:
         """Settles one tag, or all up to it (all there are for tag 0); None if it is unknown."""
-        place = tag - self._base
+        if multiple and tag == 0:
+            return self.take_all()
+        if not self._is_unsettled(tag):
+            return None
         if multiple:
-            if tag == 0:
-                return self.take_front(len(self._entries) - self._start)
-            if not self._start <= place < len(self._entries) or self._entries[place] is None:
-                return None
-            return self.take_front(place + 1 - self._start)
-        if not self._start <= place < len(self._entries):
-            return None
-        entry = self._entries[place]
-        if entry is None:
-            return None
+            old = self._take_old([known for known in self._old if known <= tag])
+            return old + self.take_front(max(0, tag + 1 - self.front_tag))
+        if tag in self._old:
+            return self._take_old([tag])
+        place = tag - self._base
         if place == self._start:
             return self.take_front(1)
+        entry = self._entries[place]
+        assert entry is not None
         self._entries[place] = None
         self._holes += 1
-        return [(self._consumers[place], [entry])]
+        group = (self._consumers[place], [entry])
+        self._shed_holes()
+        return [group]
 
     def tags(self, tag: int, *, multiple: bool) -> list[int]:
         """The unsettled tags that `take` would settle; none if the tag is unknown."""
-        last = self.next_tag - 1 if multiple and tag == 0 else tag
-        first = self.front_tag if multiple else last
-        if not self.front_tag <= last < self.next_tag or (
-            tag and self._entries[tag - self._base] is None
-        ):
+        if multiple and tag == 0:
+            tag = self.next_tag - 1
+        elif not self._is_unsettled(tag):
             return []
-        return [t for t in range(first, last + 1) if self._entries[t - self._base] is not None]
+        if not multiple:
+            return [tag]
+        base = self._base
+        old = [known for known in self._old if known <= tag]
+        new = range(self.front_tag, tag + 1)
+        return old + [known for known in new if self._entries[known - base] is not None]
 
     def take_all(self) -> list[Group]:
         """Settles everything."""
-        return self.take_front(len(self._entries) - self._start)
+        return self._take_old(list(self._old)) + self.take_front(len(self._entries) - self._start)
+
+    def _is_unsettled(self, tag: int) -> bool:
+        if tag in self._old:
+            return True
+        place = tag - self._base
+        return self._start <= place < len(self._entries) and self._entries[place] is not None
+
+    def _take_old(self, tags: list[int]) -> list[Group]:
+        taken = [self._old.pop(tag) for tag in tags]
+        return _grouped([consumer for consumer, _ in taken], [entry for _, entry in taken])
 
     def _pass_holes(self) -> None:
         entries = self._entries
@@ -123,6 +144,20 @@ class Unacked:
             start += 1
         self._holes -= start - self._start
         self._start = start
+
+    def _shed_holes(self) -> None:
+        """Moves what is unsettled to `_old`, if it keeps too many holes."""
+        unsettled = len(self._entries) - self._start - self._holes
+        if self._holes <= _HOLES_MAX + 2 * unsettled:
+            return
+        for place in range(self._start, len(self._entries)):
+            entry = self._entries[place]
+            if entry is not None:
+                self._old[self._base + place] = self._consumers[place], entry
+        self._base = self.next_tag
+        self._entries.clear()
+        self._consumers.clear()
+        self._start = self._holes = 0
 
     def _compact(self) -> None:
         del self._entries[: self._start]

@@ -17,6 +17,9 @@ READ_SIZE = 262_144
 on reading from a peer that floods, up to 32 times."""
 WRITE_BUFFER_HIGH = 262_144
 """Octets a client may leave unread in our buffer before its consumers wait."""
+UNREAD_MAX = 4 << 20
+"""Octets a client may leave unread before nothing more is read from it: answers are not bounded by
+prefetch as deliveries are."""
 CLOSE_PATIENCE_S = 5.0
 """Seconds a closing socket has to take what was sent last."""
 
@@ -31,6 +34,7 @@ class ClientSocket(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._is_reading = True
+        self._is_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -46,9 +50,11 @@ class ClientSocket(asyncio.Protocol):
         connection = self.connection
         connection.receive_data(data, self.server.loop.time())
         self.server.flush()
+        if not self._is_open and connection.was_open:
+            self._opened()
         if connection.is_blocked:
             self._stop_reading()
-        elif len(data) >= READ_SIZE:
+        elif connection.wants_turn or len(data) >= READ_SIZE:
             self._stop_reading()
             self.server.loop.call_soon(self.resume_reading)
 
@@ -67,11 +73,12 @@ class ClientSocket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read: its consumers wait."""
-        self.connection.is_congested = True
+        self.connection.output.is_congested = True
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._resume_output()
+        self.resume_reading()
 
     def _resume_output(self) -> None:
         self.connection.resume_output()
@@ -83,25 +90,39 @@ class ClientSocket(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Goes on reading, unless the connection has to wait."""
-        if (
-            not self._is_reading
-            and not self.connection.is_blocked
-            and not self.transport.is_closing()
-        ):
+        """The others had a turn: handles what has waited, then goes on reading, unless the
+        connection waits for memory or its client takes no answers."""
+        connection = self.connection
+        if self._is_reading or not self._may_read():
+            return
+        if connection.wants_turn:
+            connection.resume_input()
+            self.server.flush()
+        if connection.wants_turn:
+            self.server.loop.call_soon(self.resume_reading)
+        elif self._may_read():
             self._is_reading = True
             self.transport.resume_reading()
+
+    def _may_read(self) -> bool:
+        return (
+            not self.connection.is_blocked
+            and not self.transport.is_closing()
+            and self.transport.get_write_buffer_size() <= UNREAD_MAX
+        )
 
     def flush(self, now: float) -> None:
         """Writes what the connection has to send, and closes when it wants to."""
         connection = self.connection
-        octets = connection.data_to_send()
-        if octets and not self.transport.is_closing():
-            self.transport.write(octets)
+        pieces = connection.output.take()
+        if pieces and not self.transport.is_closing():
+            self.transport.writelines(pieces)
             connection.heartbeat.last_sent = now
+            if self.transport.get_write_buffer_size() > UNREAD_MAX:
+                self._stop_reading()
         if connection.close_in_s is not None:
             self.close_soon()
-        elif connection.is_starved and not connection.is_congested:
+        elif connection.output.is_starved and not connection.output.is_congested:
             self.server.loop.call_soon(self._resume_output)
 
     def close_soon(self) -> None:
@@ -141,8 +162,10 @@ class ClientSocket(asyncio.Protocol):
         if deadline is not None and connection.state is ConnectionState.RUNNING:
             self._timer = loop.call_at(max(deadline, now + 0.01), self._tick)
 
-    def opened(self) -> None:
+    def _opened(self) -> None:
         """The handshake is over: from now on the timer is for heartbeats."""
+        self._is_open = True
+        self.server.note_open(self.connection)
         if self._timer is not None:
             self._timer.cancel()
         self._tick()

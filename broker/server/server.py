@@ -117,20 +117,13 @@ class Server:
                     client.flush(now)
                 else:
                     connection.data_to_send()
-        if self._opening:
-            self._note_opened()
         blocked = self.broker.blocked
         if blocked and not self.broker.check_memory():
             self.loop.call_soon(self._unblock)
 
-    def _note_opened(self) -> None:
-        for connection, client in list(self._opening.items()):
-            if connection.state not in HANDSHAKE:
-                del self._opening[connection]
-                if connection.close_in_s is None:
-                    client.opened()
-                else:
-                    client.close_soon()
+    def note_open(self, connection: Connection) -> None:
+        """A client has logged in: it counts no more among those that have not."""
+        self._opening.pop(connection, None)
 
     def _unblock(self) -> None:
         """Lets connections that waited for memory go on, one after the other."""

@@ -33,14 +33,13 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
     return FRAME_HEADER.pack(kind, channel, len(payload)) + payload + b"\xce"
 
 
-def body_frames(channel: int, body: bytes | memoryview, frame_max: int) -> list[bytes]:
+def body_frames(channel: int, body: bytes | bytearray, frame_max: int) -> list[bytes]:
     """The body frames of one content; none for an empty body."""
     step = frame_max - FRAME_OVERHEAD
     pieces: list[bytes] = []
-    view = memoryview(body)
-    for at in range(0, len(view), step):
-        part = view[at : at + step]
-        pieces += (FRAME_HEADER.pack(BODY, channel, len(part)), bytes(part), b"\xce")
+    for at in range(0, len(body), step):
+        part = bytes(body[at : at + step])
+        pieces += (FRAME_HEADER.pack(BODY, channel, len(part)), part, b"\xce")
     return pieces
 
 

@@ -31,6 +31,7 @@ Method = base.Frame
 M = TypeVar("M", bound=Method)
 
 _PUBLISH = 0x003C0028
+_CONNECTION = 10
 _FIXED = {"octet": ">B", "short": ">H", "long": ">L", "longlong": ">Q", "timestamp": ">Q"}
 _STRUCTS = {name: struct.Struct(layout) for name, layout in _FIXED.items()}
 
@@ -99,7 +100,9 @@ def decode_method(payload: bytes) -> Method:
     except UnicodeDecodeError:
         raise AMQPError(ReplyCode.FRAME_ERROR, "Malformed UTF-8 in shortstr", 0) from None
     except (struct.error, IndexError, TableError):
-        text = f"cannot decode {erlang_term(payload[4:])}"
+        # What belongs to a login is not repeated, neither to the client nor in the log.
+        shown = "the method's fields" if index >> 16 == _CONNECTION else erlang_term(payload[4:])
+        text = f"cannot decode {shown}"
         raise AMQPError(ReplyCode.FRAME_ERROR, text, index) from None
     return method
 

@@ -18,6 +18,8 @@ from broker.wire.table import FIELD_SIZES
 
 SHAPES_MAX: Final = 64
 """Shapes a channel remembers, by flags and size; then it starts anew."""
+SIZE_MAX: Final = 1024
+"""Octets of the largest property list that is learnt: a shape takes several times that."""
 LESSONS: Final = 16
 """Headers of one size and flags that are learnt from at once; then only each 64th, so that what
 has no common shape costs little."""
@@ -42,6 +44,8 @@ class Shapes:
 
     def learn(self, octets: bytes, at: int, end: int, flags: int) -> None:
         """Learns from a property list that was checked and found plain."""
+        if end - at > SIZE_MAX:
+            return
         key = (end - at) << 16 | flags
         shape = self._shapes.get(key)
         if shape is None:

@@ -80,17 +80,19 @@ def _check_consumer_limit(channel: Channel) -> None:
 
 
 def _check_exclusive_use(queue: Queue, *, wants_exclusive: bool) -> None:
-    in_use = any(consumer.exclusive for consumer in queue.consumers)
-    if in_use or (wants_exclusive and len(queue.consumers)):
+    consumers = queue.consumers
+    if consumers.exclusive_count or (
+        wants_exclusive and (len(consumers) or consumers.single_active)
+    ):
         title = queue_title(queue.name, queue.vhost_name)
         raise AMQPError(ReplyCode.ACCESS_REFUSED, f"{title} in exclusive use")
 
 
 def _consume_replies(channel: Channel, method: commands.Basic.Consume) -> None:
-    if channel.reply_consumer is not None:
-        raise AMQPError(ReplyCode.PRECONDITION_FAILED, "reply consumer already set")
     if not method.no_ack:
         raise AMQPError(ReplyCode.PRECONDITION_FAILED, "reply consumer cannot acknowledge")
+    if channel.reply_consumer is not None:
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, "reply consumer already set")
     _check_tag_is_new(channel, method.consumer_tag)
     broker = channel.connection.broker
     channel.reply_consumer = method.consumer_tag or broker.make_name("amq.ctag-")
@@ -105,7 +107,7 @@ def cancel(channel: Channel, method: commands.Basic.Cancel) -> None:
     tag = method.consumer_tag or ""
     consumer = channel.consumers.pop(tag, None)
     if consumer is not None:
-        consumer.queue.consumers.remove(consumer)
+        consumer.queue.remove_consumer(consumer)
     elif channel.reply_token is not None and tag == channel.reply_consumer:
         channel.connection.broker.reply_sinks.pop(channel.reply_token, None)
         channel.reply_consumer = channel.reply_token = None
@@ -144,7 +146,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
         message_count=queue.messages_ready,
     )
     content = content_for(message, channel.number, channel.connection.frame_max)
-    out = channel.connection.output(len(content))
+    out = channel.connection.output.reserve(len(content))
     out += (encode_method(channel.number, get_ok), content)
 
 
@@ -212,9 +214,11 @@ def recover_async(
     (requeue=false) is refused, as RabbitMQ does."""
     if not method.requeue:
         raise AMQPError(ReplyCode.NOT_IMPLEMENTED, "requeue=false")
+    if channel.transaction is None or not channel.transaction.settled:
+        channel.requeue(channel.unacked.take_all())
+        return
     groups: list[Group] = []
-    settled = channel.transaction.settled if channel.transaction else ()
     for tag in channel.unacked.tags(0, multiple=True):
-        if tag not in settled:
+        if tag not in channel.transaction.settled:
             groups += channel.unacked.take(tag, multiple=False) or []
     channel.requeue(groups)

@@ -10,7 +10,6 @@ from broker.protocol.states import ConnectionState
 from broker.wire.frames import FRAME_MIN_SIZE
 from broker.wire.methods import commands, make
 from broker.wire.table import Field, Table, TableError, decode_table
-from exchanges.erlang import erlang_term
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
@@ -108,7 +107,7 @@ def _plain(response: bytes) -> tuple[str, bytes]:
     """RFC 4616: NUL, name, NUL, password. Acting for somebody else is not supported."""
     parts = response.split(b"\x00")
     if len(parts) != 3 or parts[0]:
-        raise AMQPError(ReplyCode.SYNTAX_ERROR, f"response {erlang_term(response)} invalid")
+        raise AMQPError(ReplyCode.SYNTAX_ERROR, "the response is not as RFC 4616 wants it")
     return parts[1].decode("utf-8", "surrogateescape"), parts[2]
 
 
@@ -132,6 +131,7 @@ def _refuse_login(connection: Connection, name: str, mechanism: str, error: AMQP
         {"connection": connection.name, "user": name, "reason": error.explanation},
     )
     connection.close_reason = "login refused"
+    connection.client_properties = {}
     if connection.understands("authentication_failure_close"):
         refusal = AMQPError(ReplyCode.ACCESS_REFUSED, _LOGIN_REFUSED.format(mechanism))
         connection.close(refusal.code, refusal.reply_text)

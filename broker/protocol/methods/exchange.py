@@ -29,8 +29,8 @@ def declare(channel: Channel, method: commands.Exchange.Declare) -> None:
         check_type(method.exchange_type)
     check_not_default(name)
     if method.passive:
-        vhost.get_exchange(name)
         check_any_permission(channel, "exchange", name)
+        vhost.get_exchange(name)
     else:
         arguments = cast(Table, method.arguments)
         check_permission(channel, "configure", "exchange", name)

@@ -30,8 +30,8 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
         _declare_reply_to(channel, method, name)
         return
     if method.passive:
-        queue = vhost.get_queue(name, channel.connection)
         check_any_permission(channel, "queue", name)
+        queue = vhost.get_queue(name, channel.connection)
     else:
         arguments = cast(Table, method.arguments)
         check_not_reserved("queue", name)

@@ -18,14 +18,16 @@ def select(channel: Channel, method: commands.Tx.Select) -> None:
     if channel.is_confirming:
         raise AMQPError(ReplyCode.PRECONDITION_FAILED, "cannot switch from confirm to tx mode")
     if channel.transaction is None:
-        channel.transaction = Transaction()
+        channel.transaction = Transaction(channel.connection.broker)
     channel.send(commands.Tx.SelectOk())
 
 
 def commit(channel: Channel, method: commands.Tx.Commit) -> None:
     """tx.commit: does what has waited, and begins anew."""
     transaction = _take(channel)
-    for route, message, queues in transaction.publishes:
+    publishes = transaction.publishes[:]
+    transaction.drop()
+    for route, message, queues in publishes:
         publish_committed(channel, route, message, queues)
     for tags, requeue in transaction.settlements:
         for tag in tags:
@@ -39,7 +41,7 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
 
 def rollback(channel: Channel, method: commands.Tx.Rollback) -> None:
     """tx.rollback: forgets what has waited; deliveries are unacknowledged again."""
-    _take(channel)
+    _take(channel).drop()
     channel.send(commands.Tx.RollbackOk())
 
 
@@ -47,5 +49,5 @@ def _take(channel: Channel) -> Transaction:
     transaction = channel.transaction
     if transaction is None:
         raise AMQPError(ReplyCode.PRECONDITION_FAILED, "channel is not transactional")
-    channel.transaction = Transaction()
+    channel.transaction = Transaction(channel.connection.broker)
     return transaction
