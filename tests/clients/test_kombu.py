@@ -46,7 +46,7 @@ def test_simple_queue_puts_and_gets(kombu_connection: Any, name: str) -> None:
         queue.put({"n": 1})
         queue.put({"n": 2}, compression="zlib")
         queue.put("text")
-        assert queue.qsize() == 3
+        drain(kombu_connection, lambda: queue.qsize() == 3)
         queue.consumer.qos(prefetch_count=1)
         first = queue.get(timeout=DEADLINE_SECONDS)
         assert first.payload == {"n": 1}
@@ -160,6 +160,7 @@ def test_global_qos_changes_while_consuming(kombu_connection: Any, name: str) ->
     producer = Producer(channel)
     for number in range(10):
         producer.publish(number, routing_key=name)
+    drain(kombu_connection, lambda: queue.queue_declare(passive=True).message_count == 10)
     messages: list[Any] = []
     consumer = Consumer(channel, queue, on_message=messages.append)
 

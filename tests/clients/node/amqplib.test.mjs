@@ -121,7 +121,9 @@ test("a large body arrives whole in frames of 4096 octets", async () => {
 test("prefetch, acknowledgement and requeue", async () => {
   await channel.assertQueue(name, { exclusive: true });
   await channel.prefetch(2);
-  for (const body of ["0", "1", "2"]) channel.sendToQueue(name, Buffer.from(body));
+  const confirming = await connection.createConfirmChannel();
+  for (const body of ["0", "1", "2"]) confirming.sendToQueue(name, Buffer.from(body));
+  await confirming.waitForConfirms();
   const { next, pending } = await consume(channel, name);
   const first = await next();
   const second = await next();
