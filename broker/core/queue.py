@@ -119,6 +119,13 @@ class Queue:
         self.consumers.remove(consumer)
         self.touch()
 
+    def wake(self, consumer: Consumer) -> None:
+        """A consumer may have room again."""
+        if self.consumers.has_line() and self.messages_ready:
+            self.deliver()
+        self.consumers.wake(consumer)
+        self.touch()
+
     def touch(self) -> None:
         """Asks for a turn of `deliver` at the end of this batch."""
         if not self._is_touched:
@@ -190,10 +197,14 @@ class Queue:
             rounds = min(rounds, consumer.room())
         if rounds < 2 or len({id(consumer.sink) for consumer in line}) < count:
             return False
+        room = min(consumer.sink.output_room() for consumer in line)
+        rounds = min(rounds, room * len(ready) // (self.ready_bytes * count))
+        if rounds < 2:
+            return False
         entries = list(islice(ready, rounds * count))
         shares = [entries[place::count] for place in range(count)]
         sizes = [sum(map(_size, share)) for share in shares]
-        if max(sizes) > min(consumer.sink.output_room() for consumer in line):
+        if sum(sizes) > room:
             return False
         for _ in entries:
             ready.popleft()

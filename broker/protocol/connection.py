@@ -134,7 +134,8 @@ class Connection:
         try:
             if self.state is ConnectionState.AWAITING_HEADER:
                 self._read_protocol_header(chunk)
-            read_frames(self, chunk)
+            if self.state is not ConnectionState.AWAITING_HEADER:
+                read_frames(self, chunk)
         except AMQPError as error:
             # The frames themselves are broken: nothing after this can be read.
             self.fail(error, 0)
@@ -161,10 +162,14 @@ class Connection:
     def _end_batch(self) -> None:
         self.broker.run_deliveries()
         if self.confirming:
-            for channel in self.confirming:
-                if channel.state is ChannelState.RUNNING:
-                    channel.flush_confirms()
-            self.confirming.clear()
+            self.flush_confirms()
+
+    def flush_confirms(self) -> None:
+        """Confirms what was published in this batch."""
+        for channel in self.confirming:
+            if channel.state is ChannelState.RUNNING:
+                channel.flush_confirms()
+        self.confirming.clear()
 
     def receive_eof(self) -> None:
         """The client, or the network, is gone."""
@@ -330,9 +335,7 @@ class Connection:
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
         self.close_reason = self.close_reason or reply_text
-        for channel in self.channels.values():
-            if channel.is_confirming and channel.state is ChannelState.RUNNING:
-                channel.flush_confirms()
+        self.flush_confirms()
         self.state = ConnectionState.CLOSING
         self.release()
         self.send_method(

@@ -113,9 +113,7 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
             queue.publish(messages, size)
         broker.counters.messages_routed += count * len(queues)
     else:
-        for message in messages if route.mandatory else ():
-            channel.return_message(message, ReplyCode.NO_ROUTE, "NO_ROUTE")
-        _count_unroutable(channel, route, count)
+        _not_routed(channel, route, messages)
 
 
 def publish_special(channel: Channel, route: Route, message: Message) -> None:
@@ -149,6 +147,8 @@ def _queues_of(
     assert route.exchange is not None
     keys = keys or [message[2][1]]
     if route.exchange.name == "" and keys[0].startswith(REPLY_TO_NAME):
+        # A reply goes out at once: what was delivered before goes first.
+        channel.connection.broker.run_deliveries()
         reply = channel.connection.broker.find_reply_sink(keys[0])
         return cast("list[Queue]", [ReplyChannel(reply)] if reply else [])
     headers = properties.headers_table(message[0][: message[1]])
@@ -157,9 +157,7 @@ def _queues_of(
 
 def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> None:
     if not queues:
-        if route.mandatory:
-            channel.return_message(message, ReplyCode.NO_ROUTE, "NO_ROUTE")
-        _count_unroutable(channel, route, 1)
+        _not_routed(channel, route, [message])
         return
     messages = [message]
     size = size_of(messages)
@@ -179,12 +177,17 @@ def _count_received(channel: Channel, count: int) -> None:
         channel.connection.confirming[channel] = None
 
 
-def _count_unroutable(channel: Channel, route: Route, count: int) -> None:
+def _not_routed(channel: Channel, route: Route, messages: list[Message]) -> None:
+    """Returns mandatory messages that no queue got, and drops others."""
     counters = channel.connection.broker.counters
-    if route.mandatory:
-        counters.messages_unroutable_returned += count
-    else:
-        counters.messages_unroutable_dropped += count
+    if not route.mandatory:
+        counters.messages_unroutable_dropped += len(messages)
+        return
+    counters.messages_unroutable_returned += len(messages)
+    # What was delivered before goes out before the return.
+    channel.connection.broker.run_deliveries()
+    for message in messages:
+        channel.return_message(message, ReplyCode.NO_ROUTE, "NO_ROUTE")
 
 
 def _check_and_edit(channel: Channel, header: bytes) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from broker.core.consumer import Consumer
 from broker.core.message import Entry
@@ -167,12 +169,14 @@ class Unacked:
 
 
 def _grouped(consumers: list[Consumer], entries: list[Entry]) -> list[Group]:
+    """Runs of deliveries by one consumer, in order."""
     if not entries:
         return []
     first = consumers[0]
     if consumers.count(first) == len(consumers):
         return [(first, entries)]
-    groups: dict[Consumer, list[Entry]] = {}
-    for consumer, entry in zip(consumers, entries, strict=True):
-        groups.setdefault(consumer, []).append(entry)
-    return list(groups.items())
+    pairs = zip(consumers, entries, strict=True)
+    return [
+        (consumer, [entry for _, entry in run])
+        for consumer, run in groupby(pairs, key=itemgetter(0))
+    ]

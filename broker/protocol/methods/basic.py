@@ -135,6 +135,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
     else:
         counters.messages_delivered_get_manual_ack += 1
         channel.unacked.add(_getter(channel, queue), [entry])
+    counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
     exchange, routing_key, _ = message[ORIGIN]
     get_ok = make(

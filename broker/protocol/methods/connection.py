@@ -191,6 +191,7 @@ def close(connection: Connection, method: commands.Connection.Close) -> None:
     """connection.close: exclusive queues are gone before it is answered. In a connection that is
     closing already it is answered too."""
     connection.close_reason = connection.close_reason or "closed by the client"
+    connection.flush_confirms()
     connection.release()
     connection.send_method(0, commands.Connection.CloseOk())
     connection.finish()
