@@ -8,12 +8,16 @@ import gc
 import logging
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import anyio
 
 from broker.server.log import configure_logging
 from broker.server.server import AddressError, Server, shown
 from broker.server.settings import Settings
+
+if TYPE_CHECKING:
+    from broker.management.http import HttpServer
 
 LOG = logging.getLogger("leveret.server")
 
@@ -70,11 +74,40 @@ async def _serve(settings: Settings, files_max: int | None) -> None:
         await server.listen()
         LOG.warning("nothing is kept on disk: queues and messages end with this process")
         LOG.info("accepts connections on %s", shown(server.addresses))
+        http = await _start_http(server, files_max)
         _tune_collector()
         async for number in signals:
             LOG.info("%s: closing connections", signal.Signals(number).name)
             break
+        server.is_stopping = True
+        if http is not None:
+            await http.stop()
         await server.close()
+
+
+async def _start_http(server: Server, files_max: int | None) -> HttpServer | None:
+    """Starts HTTP after AMQP listens, since its imports take as long as all the rest."""
+    settings = server.settings
+    if not settings.http_port:
+        return None
+    from broker.management.facts import NodeFacts  # noqa: PLC0415
+    from broker.management.http import start_http  # noqa: PLC0415
+
+    facts = NodeFacts(
+        node_name=server.broker.identity.cluster_name,
+        open_sockets=server.open_sockets,
+        files_max=files_max,
+        sockets_max=server.sockets_max,
+        data_dir=settings.data_dir,
+        is_stopping=lambda: server.is_stopping,
+    )
+    try:
+        http = await start_http(server.broker, settings.http_host, settings.http_port, facts)
+    except OSError as error:
+        await server.close()
+        raise AddressError(str(error)) from None
+    LOG.info("metrics and health on http://%s", shown([(settings.http_host, http.port)]))
+    return http
 
 
 def _tune_collector() -> None:

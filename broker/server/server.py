@@ -41,7 +41,8 @@ class Server:
         self.broker = make_broker(settings)
         self.loop = asyncio.get_running_loop()
         self.addresses: list[tuple[str, int]] = []
-        self._sockets_max = (files_max - FILES_RESERVED) if files_max else None
+        self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
+        self.is_stopping = False
         self._outbox: list[Connection] = []
         self._sockets: dict[Connection, ClientSocket] = {}
         self._opening: dict[Connection, ClientSocket] = {}
@@ -95,10 +96,14 @@ class Server:
             if self.settings.tcp_keepalive:
                 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
+    def open_sockets(self) -> int:
+        """Sockets of clients that are open, those in the handshake included."""
+        return len(self._sockets)
+
     def _refusal(self) -> str:
         """Why one more socket is too many; empty if it is not."""
-        if self._sockets_max is not None and len(self._sockets) >= self._sockets_max:
-            return f"out of file descriptors ({self._sockets_max} connections)"
+        if self.sockets_max is not None and len(self._sockets) >= self.sockets_max:
+            return f"out of file descriptors ({self.sockets_max} connections)"
         most = self.settings.max_unauthenticated_connections
         if len(self._opening) >= most:
             return f"too many connections that have not logged in ({most})"
