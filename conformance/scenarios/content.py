@@ -193,11 +193,12 @@ def taking_bcc_out_leaves_the_other_headers_untouched(s: Session) -> None:
         "second": [fields.byte(-1), fields.timestamp(2**40), None, {"BCC": ["kept"]}],
         "third": b"\xff\x00",
     }
-    expected = encode_properties({"headers": others, "message_id": "m"})
+    around: dict[str, Any] = {"content_type": "t", "message_id": "m", "cluster_id": "k"}
+    expected = encode_properties(around | {"headers": others})
     for position in range(len(others) + 1):
         entries = list(others.items())
         entries.insert(position, ("BCC", ["nowhere", "nobody"]))
-        raw = encode_properties({"headers": dict(entries), "message_id": "m"})
+        raw = encode_properties(around | {"headers": dict(entries)})
         channel.publish(b"m", routing_key=queue, properties=raw)
     for _ in range(len(others) + 1):
         channel.send("basic.get", queue=queue, no_ack=True)

@@ -126,6 +126,22 @@ def gets_are_not_counted_on_a_consumers_limit(s: Session) -> None:
     channel.expect_delivery(b"6")
 
 
+@scenario("qos.get.global", covers=["rule:qos-get-not-counted", "rule:qos-global"])
+def gets_are_not_counted_on_the_channels_limit(s: Session) -> None:
+    channel = s.channel()
+    queue = numbered_queue(s, channel, 8)
+    channel.call("basic.qos", prefetch_count=2, global_=True)
+    for _ in range(3):
+        channel.get(queue, no_ack=False)
+    channel.consume(queue)
+    check_equal(next_bodies(channel, 2), [b"4", b"5"], "bodies")
+    channel.send("basic.ack", delivery_tag=3, multiple=True)
+    _expect_full(channel, queue)
+    channel.send("basic.ack", delivery_tag=5)
+    channel.expect_delivery(b"6")
+    _expect_full(channel, queue)
+
+
 @scenario("qos.multiple", covers=["method:basic.qos", "method:basic.ack"])
 def one_ack_of_many_makes_room_for_many(s: Session) -> None:
     channel = s.channel()

@@ -81,6 +81,8 @@ def a_reply_consumer_with_acks_is_refused(s: Session) -> None:
         text = "PRECONDITION_FAILED - reply consumer cannot acknowledge"
         channel.expect_close(406, text, "basic.consume")
         channel.reopen().consume(_NAME, "mine", no_ack=True)
+        channel.send("basic.consume", queue=_NAME, consumer_tag="another", nowait=nowait)
+        channel.expect_close(406, text, "basic.consume")
 
 
 @scenario("reply-to.twice", covers=["error:reply-to-consume-twice"])
@@ -265,11 +267,18 @@ def rewriting_reply_to_leaves_the_other_properties_untouched(s: Session) -> None
     name = _ask(s, channel)
     others = {
         "content_type": "text/plain",
+        "content_encoding": "none",
         "headers": {"d": fields.decimal(3, 7), "list": [fields.byte(-1), None, b"\xff"]},
+        "delivery_mode": 1,
+        "priority": 3,
         "correlation_id": "c",
+        "expiration": "100000",
         "message_id": "m",
         "timestamp": 2**60,
+        "type": "t",
+        "user_id": s.address.user,
         "app_id": "a",
+        "cluster_id": "k",
     }
     channel.publish(b"m", routing_key=queue, properties=others | {"reply_to": _NAME})
     channel.send("basic.get", queue=queue, no_ack=True)
