@@ -31,7 +31,7 @@ _NAMES = {
     "consumer-tag-generated": "amq.ctag- and 22 url-safe characters",
     "names-stripped": "CR and LF are stripped from names on declare, delete and bind",
     "names-utf8": "names up to 255 octets, any UTF-8",
-    "amq-redeclared": "existing amq.* exchanges may be redeclared equivalently, queues looked up only",
+    "amq-redeclared": "existing amq.* exchanges may be redeclared equally, queues only looked up",
     "last-queue-remembered": "empty queue name means the last declared one",
     "bind-empty-key": "empty queue and routing key in bind mean the queue's name twice",
     "default-exchange-routes": "the default exchange reaches every queue by its name",
