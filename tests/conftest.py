@@ -18,6 +18,8 @@ import pytest
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 READY = "accepts connections"
+# HTTP comes up after AMQP.
+HTTP_READY = "metrics and health on"
 # What a start that lost its port to another process is worth trying again.
 START_ATTEMPTS = 5
 USAGE_STATUS = 2
@@ -37,6 +39,7 @@ class RunningBroker:
 
     @property
     def http_url(self) -> str:
+        """Where the HTTP port answers."""
         return f"http://{self.host}:{self.http_port}"
 
 
@@ -66,6 +69,7 @@ class BrokerProcess(RunningBroker):
         )
         self.pid = self.process.pid
         self._settled = threading.Event()
+        self._http_settled = threading.Event()
         self._reader = threading.Thread(target=self._collect_log)
         self._reader.start()
 
@@ -77,7 +81,16 @@ class BrokerProcess(RunningBroker):
                 log.flush()
                 if READY in line:
                     self._settled.set()
+                if HTTP_READY in line:
+                    self._http_settled.set()
         self._settled.set()
+        self._http_settled.set()
+
+    @property
+    def http_url(self) -> str:
+        """Where the HTTP port answers; waits until it does."""
+        assert self._http_settled.wait(START_TIMEOUT_S), self.log.read_text(encoding="utf-8")
+        return super().http_url
 
     def wait_until_ready(self) -> bool:
         """Whether it accepts connections; False if it ended instead."""
