@@ -86,6 +86,8 @@ class Broker:
         # Messages queued, delivered, settled and returned so far: what a turn is measured by.
         self.work = 0
         self.is_memory_short = False
+        # Somebody publishes to a queue whose consumers do not keep up; who reads it, clears it.
+        self.is_behind = False
         # Connections that wait at a publish until there is memory again.
         self.blocked: list[Client] = []
         # Open connections, in the order in which they were opened.

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from broker.core.broker import Broker
 
 
+PACE_FROM = 8 << 20
+"""Octets of ready messages in a queue with consumers from which its publishers are slowed down."""
+
+
 class Owner(Protocol):
     """What an exclusive queue belongs to: a connection."""
 
@@ -141,6 +145,8 @@ class Queue:
         self.ready_bytes += size
         self.broker.memory_used += size
         self.broker.work += count
+        if self.ready_bytes > PACE_FROM and self.consumers:
+            self.broker.is_behind = True
         if not self._is_touched:
             self._is_touched = True
             self.broker.touched.append(self)

@@ -73,14 +73,22 @@ class HttpServer:
     async def stop(self) -> None:
         """Stops listening, lets responses under way end within STOP_S, and closes the rest."""
         self._listener.close()
-        connections = list(self._state.order)
-        for connection in connections:
+        for connection in list(self._state.order):
             connection.shutdown()
+        await self._end_of_tasks()
+        # Who still reads, or sends its request, is cut off; its task notices.
+        for connection in list(self._state.order):
+            connection.transport.abort()
+        await self._end_of_tasks()
+        tasks = list(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listener.wait_closed()
+
+    async def _end_of_tasks(self) -> None:
         if self._state.tasks:
             await asyncio.wait(self._state.tasks, timeout=STOP_S)
-        for connection in connections:
-            connection.transport.abort()
-        await self._listener.wait_closed()
 
 
 class _State(ServerState):

@@ -44,6 +44,7 @@ _ACK = struct.Struct(">QBB")
 _CLASS_BASIC = 60
 _HEADER_PAYLOAD_MIN = 14
 _PROPERTIES_AT = CONTENT_HEADER.size
+_BODY_HEAD = FRAME_HEADER.pack
 
 
 def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
@@ -58,53 +59,47 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     messages: list[Message] = []
     sizes: list[int] = []
     number, own_framing, origin = channel.number, channel.framing, route.origin
-    payload_max = connection.frame_max - FRAME_OVERHEAD
-    size_max = min(payload_max, connection.broker.limits.message_size_max)
-    chunk_size = len(chunk)
+    size_max = min(connection.frame_max - FRAME_OVERHEAD, connection.broker.limits.message_size_max)
+    last_header = len(chunk) - CONTENT_HEADER_MIN
     unpack = CONTENT_HEADER.unpack_from
     startswith = chunk.startswith
     knows = channel.shapes.knows
-    is_resolved = False
-    limit = 1
+    limit = 0
     try:
-        while chunk_size - end >= CONTENT_HEADER_MIN:
+        while end <= last_header:
             kind, frame_channel, size, class_id, weight, body_size, flags = unpack(chunk, end)
-            body_at = end + FRAME_OVERHEAD + size
+            stop = body_at = end + FRAME_OVERHEAD + size
+            if body_size:
+                stop += FRAME_OVERHEAD + body_size
             if (
-                kind != HEADER
+                stop > len(chunk)
+                or kind != HEADER
                 or frame_channel != number
                 or class_id != _CLASS_BASIC
                 or weight
-                or not _HEADER_PAYLOAD_MIN <= size <= payload_max
+                or size < _HEADER_PAYLOAD_MIN
                 or body_size > size_max
+                or chunk[body_at - 1] != FRAME_END
+                or chunk[stop - 1] != FRAME_END
+                or (body_size and not startswith(_BODY_HEAD(BODY, number, body_size), body_at))
             ):
-                return _begin_assembly(channel, route, end)
-            stop = body_at
-            if body_size:
-                if not startswith(FRAME_HEADER.pack(BODY, number, body_size), body_at):
-                    return _begin_assembly(channel, route, end)
-                stop += FRAME_OVERHEAD + body_size
-            if stop > chunk_size:
-                return _begin_assembly(channel, route, end)
-            if chunk[body_at - 1] != FRAME_END or chunk[stop - 1] != FRAME_END:
-                return _begin_assembly(channel, route, end)
+                break
             connection.position = stop
-            if not is_resolved:
+            properties_at = end + _PROPERTIES_AT
+            is_known = knows(chunk, properties_at, body_at - 1, flags)
+            if not is_known:
+                check_header(chunk, properties_at, body_at - 1, flags)
+            if not limit:
                 resolve(channel, route)
-                is_resolved = True
                 limit = max(1, RUN_MAX // max(1, len(route.queues or ())))
             message = (chunk[end:stop], body_at - end, origin, own_framing)
-            properties_at = end + _PROPERTIES_AT
-            if knows(chunk, properties_at, body_at - 1, flags):
+            if is_known or not is_special(flags, chunk[end:body_at]):
                 messages.append(message)
-            else:
-                check_header(chunk, properties_at, body_at - 1, flags)
-                if is_special(flags, chunk[end:body_at]):
-                    publish_ready(channel, route, messages, sizes)
-                    publish_special(channel, route, message)
-                else:
-                    messages.append(message)
+                if not is_known:
                     channel.shapes.learn(chunk, properties_at, body_at - 1, flags)
+            else:
+                publish_ready(channel, route, messages, sizes)
+                publish_special(channel, route, message)
             sizes.append(body_size)
             unit = stop - at
             prefix = chunk[at : stop - body_size - 1 if body_size else stop]
@@ -116,9 +111,11 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
             end = at + len(method)
             if len(messages) >= limit or not startswith(method, at):
                 return at
-        return _begin_assembly(channel, route, end)
     finally:
         publish_ready(channel, route, messages, sizes)
+    # The content is not here as one: it is received frame by frame.
+    channel.assembly = Assembly(connection.broker, route)
+    return end
 
 
 def publish_ready(
@@ -159,12 +156,6 @@ def _read_same(
     return at
 
 
-def _begin_assembly(channel: Channel, route: Route, end: int) -> int:
-    """Leaves the content of this publish to be received frame by frame."""
-    channel.assembly = Assembly(channel.connection.broker, route)
-    return end
-
-
 def read_acks(channel: Channel, chunk: bytes, at: int) -> int:
     """Takes as many basic.ack frames as follow one another from `at` on, and returns where the
     next frame begins. Raises AMQPError with `channel.connection.position` behind the wrong one."""
@@ -175,7 +166,9 @@ def read_acks(channel: Channel, chunk: bytes, at: int) -> int:
     last = len(chunk) - ACK_FRAME_SIZE
     unpack = _ACK.unpack_from
     first = expected = unacked.front_tag
-    limit = first + unacked.run_length()
+    # Under a limit of the whole channel each settlement may wake another consumer.
+    may_run = not channel.prefetch
+    limit = first + may_run * unacked.run_length()
     while at <= last and startswith(head, at):
         tag, multiple, frame_end = unpack(chunk, at + _ACK_HEAD_SIZE)
         if frame_end != FRAME_END:
@@ -189,7 +182,7 @@ def read_acks(channel: Channel, chunk: bytes, at: int) -> int:
         connection.position = at
         acknowledge(channel, tag, multiple=bool(multiple & 1))
         first = expected = unacked.front_tag
-        limit = first + unacked.run_length()
+        limit = first + may_run * unacked.run_length()
     if expected > first:
         acknowledge_front(channel, expected - first)
     return at
@@ -203,6 +196,8 @@ def acknowledge_front(channel: Channel, count: int) -> None:
 
 def acknowledge(channel: Channel, tag: int, *, multiple: bool) -> None:
     """basic.ack outside a transaction; raises PRECONDITION_FAILED for an unknown tag."""
+    if channel.prefetch or not tag:
+        channel.connection.broker.run_deliveries()
     groups = channel.unacked.take(tag, multiple=multiple)
     if groups is None:
         raise unknown_delivery_tag(tag)

@@ -150,7 +150,7 @@ class Channel:
         Replies are sent at most once: to a client that does not read they are dropped.
         """
         output = self.connection.output
-        if self.reply_consumer is None or output.is_congested or output.is_full():
+        if self.reply_consumer is None or output.is_stalled():
             return
         exchange, routing_key, _ = message[ORIGIN]
         method = make(
@@ -171,7 +171,10 @@ class Channel:
 
     def acknowledge(self, groups: list[Group]) -> None:
         """Lets these deliveries go for good, and makes room for others."""
-        for consumer, entries in groups:
+        for place, (consumer, entries) in enumerate(groups):
+            if place:
+                # As one by one: who was woken by the last group goes first.
+                self.connection.broker.run_deliveries()
             consumer.queue.settle(entries)
             self._release(consumer, len(entries))
         self._wake_all_if_limited()

@@ -24,7 +24,7 @@ from broker.protocol.reader import (
     read_frames,
 )
 from broker.protocol.states import HANDSHAKE, ConnectionState
-from broker.wire.frames import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from broker.wire.frames import FRAME_HEADER, HEARTBEAT_FRAME, PROTOCOL_HEADER
 from broker.wire.methods import Method, commands, encode_method, make
 from broker.wire.table import Table
 
@@ -109,9 +109,12 @@ class Connection:
         if self.is_blocked or self.wants_turn:
             return 0
         rest = self._rest
-        at = max(0, PROTOCOL_HEADER_SIZE - len(rest))
-        rest += octets[:at]
-        size = frame_size(rest, self.frame_max)
+        if self.state is ConnectionState.AWAITING_HEADER:
+            at, size = 0, PROTOCOL_HEADER_SIZE
+        else:
+            at = max(0, FRAME_HEADER.size - len(rest))
+            rest += octets[:at]
+            size = frame_size(rest, self.frame_max)
         missing = max(0, size - len(rest))
         rest += octets[at : at + missing]
         if len(rest) >= size:

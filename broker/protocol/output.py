@@ -7,6 +7,8 @@ from collections.abc import Callable
 OUTPUT_MAX = 1 << 20
 """Octets one connection collects in a batch before its consumers, and its own input, have to wait.
 A bound on memory, and on how long one connection keeps the others waiting."""
+STALLED_FROM = 8 << 20
+"""Octets that wait for a client from which it counts as one that does not read."""
 LARGE = 65_536
 """Octets from which a piece is better written as it is than copied into one with the others."""
 
@@ -14,7 +16,15 @@ LARGE = 65_536
 class Output:
     """Octets in order. `on_first` is called when there is something to send again."""
 
-    __slots__ = ("_on_first", "_pieces", "has_large", "is_congested", "is_starved", "size")
+    __slots__ = (
+        "_on_first",
+        "_pieces",
+        "has_large",
+        "is_congested",
+        "is_starved",
+        "size",
+        "unread",
+    )
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self._on_first = on_first
@@ -22,6 +32,8 @@ class Output:
         self.size = 0
         # Some pieces are so large that they should not be copied into one with the others.
         self.has_large = False
+        # Octets that were taken and that the socket did not take yet, as last seen.
+        self.unread = 0
         # The socket takes no more for now.
         self.is_congested = False
         # Consumers were left waiting because there was no room.
@@ -41,6 +53,10 @@ class Output:
     def is_full(self) -> bool:
         """Whether more has to wait for the next write."""
         return self.size >= OUTPUT_MAX
+
+    def is_stalled(self) -> bool:
+        """Whether the client does not read at all, as far as can be told."""
+        return self.unread + self.size > STALLED_FROM
 
     def can_take(self) -> bool:
         """Whether consumers may add to it; if not, they are woken when they may."""

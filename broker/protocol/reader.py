@@ -68,14 +68,17 @@ def name_hello(chunk: bytes) -> str:
 
 
 def frame_size(begin: bytearray, frame_max: int) -> int:
-    """How many octets the frame, or protocol header, takes that begins like this; the length of
-    `begin` itself if it can be judged already. At least 8 octets are needed to say more."""
-    if len(begin) < PROTOCOL_HEADER_SIZE:
-        return PROTOCOL_HEADER_SIZE
+    """How many octets the frame takes that begins like this; the length of `begin` itself if it
+    can be judged already. Before 7 octets are there, it says 7."""
+    if len(begin) < FRAME_HEADER.size:
+        return FRAME_HEADER.size
     length = int.from_bytes(begin[3:7], "big")
-    if begin.startswith(b"AMQP") or length > frame_max + FRAME_SIZE_FUDGE:
-        return len(begin)
-    return FRAME_OVERHEAD + length
+    return len(begin) if length > payload_max(frame_max) else FRAME_OVERHEAD + length
+
+
+def payload_max(frame_max: int) -> int:
+    """Octets that the payload of a frame may have."""
+    return frame_max - FRAME_OVERHEAD + FRAME_SIZE_FUDGE
 
 
 def read_frames(connection: Connection, chunk: bytes) -> None:
@@ -94,7 +97,7 @@ def read_frames(connection: Connection, chunk: bytes) -> None:
             return
         kind, number, length = unpack(chunk, at)
         end = at + FRAME_OVERHEAD + length
-        if length > connection.frame_max - FRAME_OVERHEAD + FRAME_SIZE_FUDGE:
+        if length > payload_max(connection.frame_max):
             raise too_large(kind, length, connection.frame_max)
         if end > size:
             return
@@ -262,11 +265,11 @@ def _publish_assembled(channel: Channel, assembly: Assembly) -> None:
     message = assembly.message(channel)
     channel.drop_assembly()
     resolve(channel, route)
-    channel.connection.broker.counters.message_sizes.observe([assembly.body_size])
     if is_special(assembly.flags, message[0][: message[1]]):
         publish_special(channel, route, message)
     else:
         publish(channel, route, [message])
+    channel.connection.broker.counters.message_sizes.observe([assembly.body_size])
 
 
 def _index_of(kind: int, payload: bytes) -> int:

@@ -79,6 +79,8 @@ class Unacked:
         end = start + count
         entries = self._entries[start:end]
         consumers = self._consumers[start:end]
+        # The places stay until the lists are moved up; the messages must not.
+        self._entries[start:end] = [None] * count
         self._start = end
         if self._holes:
             kept = [i for i, entry in enumerate(entries) if entry is not None]

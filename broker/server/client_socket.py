@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 READ_SIZE = 262_144
 """Octets the loop reads at once. After a full read the others have a turn first: libuv would go
 on reading from a peer that floods, up to 32 times."""
+PACE_OCTETS_PER_S = 250_000_000
+"""How fast a client is read that publishes faster than is consumed. Consumers have their turns
+meanwhile, and memory that is used again costs less than memory that is new."""
+PACE_MAX_S = 0.01
+"""The longest pause for that."""
 WRITE_BUFFER_HIGH = 262_144
 """Octets a client may leave unread in our buffer before its consumers wait."""
 UNREAD_MAX = 4 << 20
@@ -35,6 +40,8 @@ class ClientSocket(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self._is_reading = True
         self._is_open = False
+        # Octets read since the last pause for consumers to catch up.
+        self._unpaced = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -48,12 +55,21 @@ class ClientSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """A chunk has come."""
         connection = self.connection
+        self._unpaced += len(data)
         connection.receive_data(data, self.server.loop.time())
         self.server.flush()
         if not self._is_open and connection.was_open:
             self._opened()
+        broker = self.server.broker
         if connection.is_blocked:
             self._stop_reading()
+        elif broker.is_behind:
+            broker.is_behind = False
+            self._stop_reading()
+            # A large body comes in several chunks, of which only the last one tells.
+            delay = min(PACE_MAX_S, self._unpaced / PACE_OCTETS_PER_S)
+            self._unpaced = 0
+            self.server.loop.call_later(delay, self.resume_reading)
         elif connection.wants_turn or len(data) >= READ_SIZE:
             self._stop_reading()
             self.server.loop.call_soon(self.resume_reading)
@@ -77,6 +93,7 @@ class ClientSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The client reads again."""
+        self.connection.output.unread = 0
         self._resume_output()
         self.resume_reading()
 
@@ -118,7 +135,8 @@ class ClientSocket(asyncio.Protocol):
         if pieces and not self.transport.is_closing():
             self.transport.writelines(pieces)
             connection.heartbeat.last_sent = now
-            if self.transport.get_write_buffer_size() > UNREAD_MAX:
+            connection.output.unread = self.transport.get_write_buffer_size()
+            if connection.output.unread > UNREAD_MAX:
                 self._stop_reading()
         if connection.close_in_s is not None:
             self.close_soon()
