@@ -77,6 +77,7 @@ class Connection:
         # Channels with publishes to confirm at the end of this batch.
         self.confirming: dict[Channel, None] = {}
         self.was_open = False
+        self.has_received = False
         # Where in the chunk parsing goes on; also after an error.
         self.position = 0
         # Seconds until the socket is to be closed, 0 at once; None while it stays.
@@ -96,6 +97,7 @@ class Connection:
 
     def receive_data(self, octets: bytes, now: float) -> None:
         """Handles a chunk. It raises nothing: what is wrong with it is answered."""
+        self.has_received = True
         self.heartbeat.last_received = now
         at = self._complete_frame(octets) if self._rest else 0
         if self.is_blocked or self.wants_turn:

@@ -53,7 +53,9 @@ def _connection_closed(details: Details) -> None:
             extra=_peer(details),
         )
     else:
-        CONNECTION.info(
+        # A socket that said nothing is a health check of a load balancer, most of the time.
+        CONNECTION.log(
+            logging.INFO if details["said_something"] else logging.DEBUG,
             "%s closed before it was open: %s",
             details["connection"],
             reason,

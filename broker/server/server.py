@@ -153,6 +153,7 @@ class Server:
                 "connection": connection.name,
                 "reason": connection.close_reason,
                 "opened": connection.was_open,
+                "said_something": connection.has_received,
                 "user": connection.user.name if connection.was_open else "",
                 "vhost": connection.vhost.name if connection.was_open else "",
             },
