@@ -9,6 +9,7 @@ seconds for each request, small headers, and when there are too many, the oldest
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.config import Config
@@ -77,8 +78,12 @@ class HttpServer:
             connection.shutdown()
         await self._end_of_tasks()
         # Who still reads, or sends its request, is cut off; its task notices.
-        for connection in list(self._state.order):
-            connection.transport.abort()
+        if self._state.order:
+            self._state.all_lost.clear()
+            for connection in list(self._state.order):
+                connection.transport.abort()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._state.all_lost.wait(), STOP_S)
         await self._end_of_tasks()
         tasks = list(self._state.tasks)
         for task in tasks:
@@ -98,6 +103,7 @@ class _State(ServerState):
         super().__init__()
         # Open connections, the oldest first.
         self.order: dict[_Connection, None] = {}
+        self.all_lost = asyncio.Event()
 
 
 class _Connection(H11Protocol):
@@ -131,9 +137,11 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone; asyncio calls it."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self.server_state.order.pop(self, None)
+        self.end_deadline()
+        state = self.server_state
+        state.order.pop(self, None)
+        if not state.order:
+            state.all_lost.set()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
@@ -148,6 +156,10 @@ class _Connection(H11Protocol):
         return cycle is None or cycle.response_complete
 
     def _start_deadline(self) -> None:
+        self.end_deadline()
+        self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def end_deadline(self) -> None:
+        """The connection may take its time, or is gone."""
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
