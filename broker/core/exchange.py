@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from broker.errors import AMQPError, ReplyCode
-from broker.wire.table import Field, Table, plain
+from broker.wire.table import Field, Table, encode_table, plain
 from exchanges import EXCHANGE_TYPES
 from exchanges import Exchange as Router
 
@@ -63,15 +63,16 @@ class _Argument:
     """The value of a binding argument. It equals a header of the same value, and another argument
     only if that is of the same wire type: the type is part of a binding's identity."""
 
-    __slots__ = ("_field", "_plain")
+    __slots__ = ("_octets", "_plain")
 
     def __init__(self, field: Field) -> None:
-        self._field = field
+        # Octets equal themselves, as a float that is not a number does not.
+        self._octets = encode_table({"": field})
         self._plain = plain(field)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, _Argument):
-            return self._field == other._field
+            return self._octets == other._octets
         return self._plain == other
 
     def __hash__(self) -> int:

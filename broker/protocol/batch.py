@@ -77,7 +77,7 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
                 or frame_channel != number
                 or class_id != _CLASS_BASIC
                 or weight
-                or size < _HEADER_PAYLOAD_MIN
+                or not _HEADER_PAYLOAD_MIN <= size <= payload_max
                 or body_size > size_max
                 or chunk[body_at - 1] != FRAME_END
                 or chunk[stop - 1] != FRAME_END

@@ -164,7 +164,7 @@ def check_table(octets: bytes, at: int, end: int) -> None:
 def _count_fields(octets: bytes, at: int, end: int, depth: int, most: int, named: int) -> int:
     """How many of `most` fields are left after those of a table (`named` 1) or array (0)."""
     sizes = FIELD_SIZES
-    while at < end:
+    while at < end and most:
         most -= 1
         if named:
             at += 1 + octets[at]
@@ -179,13 +179,13 @@ def _count_fields(octets: bytes, at: int, end: int, depth: int, most: int, named
             continue
         if code not in _NESTED:
             raise TableError(f"unknown field type {code}")
-        if depth == 0 or at > end or most < 0:
-            raise TableError("nested too deep, too many fields, or a value is cut off")
+        if depth == 0 or at > end:
+            raise TableError("nested too deep, or a value is cut off")
         most = _count_fields(octets, start, at, depth - 1, most, code == _F)
-    if at != end:
-        raise TableError("a value is cut off")
-    if most < 0:
+    if at < end:
         raise TableError(f"more than {TABLE_FIELDS_MAX} fields")
+    if at > end:
+        raise TableError("a value is cut off")
     return most
 
 
