@@ -27,8 +27,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The text format that RabbitMQ answers with and every Prometheus reads."""
 SIZE_LABELS = ("100.0", "1000.0", "10000.0", "100000.0", "1e+06", "1e+07", "5e+07", "1e+08", "+Inf")
 """The bounds in `counters.SIZE_BUCKETS` as the dashboard's queries spell them, and the last."""
-QUEUES_SLICE = 50
-"""Queues that are written at once: about 1 ms, nearly all of it prometheus_client's."""
+QUEUES_SLICE = 10
+"""Queues that are written at once: about 0.2 ms, nearly all of it prometheus_client's."""
 _NO_LABELS: dict[str, str] = {}
 
 
@@ -65,8 +65,8 @@ class Metrics(Collector):
             await asyncio.sleep(0)
         for family, piece in zip(QUEUES, pieces, strict=True):
             yield _text([Metric(family.name, family.help, family.type)])
-            for start in range(0, len(piece), 16):
-                yield b"".join(piece[start : start + 16])
+            for start in range(0, len(piece), 64):
+                yield b"".join(piece[start : start + 64])
 
     async def _count(self) -> Totals:
         totals = Totals()

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -12,9 +14,10 @@ import pytest
 import uvloop
 
 from broker.core.broker import Broker
-from broker.management import http
+from broker.management import http, http_connection
 from broker.management.facts import NodeFacts
-from broker.management.http import CONNECTIONS_MAX, HEADER_SIZE_MAX, HttpServer, start_http
+from broker.management.http import HttpServer, start_http
+from broker.management.http_connection import CONNECTIONS_MAX, HEADER_SIZE_MAX
 from tests.management.client import make_broker
 from tests.management.exposition import value
 
@@ -223,7 +226,7 @@ def test_flood_of_silent_connections_does_not_keep_others_out(loop: Loop) -> Non
 def test_connection_without_a_whole_request_is_closed_in_time(
     sent: bytes, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "REQUEST_S", 0.05)
+    monkeypatch.setattr(http_connection, "REQUEST_S", 0.05)
 
     async def main() -> None:
         async with serving() as server:
@@ -248,7 +251,7 @@ def calling(*functions: Callable[[], None]) -> Callable[[], None]:
 def test_client_that_does_not_read_the_long_page_is_cut_off(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "REQUEST_S", 0.3)
+    monkeypatch.setattr(http_connection, "REQUEST_S", 0.3)
 
     async def main() -> None:
         broker = make_broker()
@@ -342,3 +345,34 @@ def test_stop_waits_a_while_for_a_response_under_way(
         assert server._state.tasks == set()
 
     run(main())
+
+
+def test_clients_are_served_while_the_imports_are_made() -> None:
+    program = """
+import asyncio, os, sys
+sys.setswitchinterval(1e-4)
+from broker.core.broker import Broker
+from broker.management.facts import NodeFacts
+from broker.management.http import start_http
+
+assert not {"starlette", "uvicorn", "prometheus_client"} & set(sys.modules)
+
+async def serve_clients(turns):
+    while "uvicorn.protocols.http.h11_impl" not in sys.modules:
+        turns.append(None)
+        await asyncio.sleep(0)
+
+async def main():
+    turns = []
+    clients = asyncio.create_task(serve_clients(turns))
+    facts = NodeFacts("leveret@host", lambda: 0)
+    server = await start_http(Broker(os.urandom), "127.0.0.1", 0, facts)
+    await clients
+    await server.stop()
+    assert len(turns) > 20, len(turns)
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (finished.returncode, finished.stderr) == (0, "")
