@@ -1,7 +1,7 @@
 """aio-pika's robust connections: what was declared and consumed is there again after a break."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aio_pika
@@ -9,7 +9,7 @@ import pytest
 from aio_pika import ExchangeType, Message
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustConnection
 
-from tests.conftest import RunningBroker
+from tests.conftest import BrokerProcess, RunningBroker
 
 from .proxy import Proxy
 
@@ -66,6 +66,33 @@ async def test_topology_and_consumers_return_after_a_break(
         await exchange.publish(Message(body), "a.b")
         assert await received.get() == body
     assert proxy.accepted >= 3
+
+
+async def test_topology_and_consumers_return_on_a_restarted_broker(
+    start_broker: Callable[..., BrokerProcess], name: str
+) -> None:
+    first = start_broker()
+    async with (
+        asyncio.timeout(DEADLINE_SECONDS),
+        await aio_pika.connect_robust(first.url, reconnect_interval=0.05) as connection,
+    ):
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(name, ExchangeType.DIRECT)
+        queue = await channel.declare_queue(name, durable=True)
+        await queue.bind(exchange, "key")
+        received: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def receive(message: AbstractIncomingMessage) -> None:
+            async with message.process():
+                received.put_nowait(message.body)
+
+        await queue.consume(receive)
+        returned = reconnection(connection)
+        assert await asyncio.to_thread(first.stop) == 0
+        await asyncio.to_thread(start_broker, "--port", str(first.port))
+        await returned
+        await exchange.publish(Message(b"body"), "key")
+        assert await received.get() == b"body"
 
 
 async def test_connection_returns_after_the_broker_closed_it(

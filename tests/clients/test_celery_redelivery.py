@@ -1,8 +1,9 @@
-"""A Celery task that is acknowledged late survives the death of its worker."""
+"""Celery when things end: a worker that is killed, a broker that is restarted."""
 
 import uuid
+from collections.abc import Callable
 
-from tests.conftest import RunningBroker
+from tests.conftest import BrokerProcess, RunningBroker
 
 from .celery_session import DEADLINE_SECONDS, application, delete_queue, start_worker
 
@@ -20,3 +21,15 @@ def test_task_of_a_killed_worker_runs_again_on_another(broker: RunningBroker) ->
                 assert stuck.get(timeout=DEADLINE_SECONDS) == "redelivered"
     finally:
         delete_queue(broker, queue)
+
+
+def test_worker_returns_to_a_restarted_broker(start_broker: Callable[..., BrokerProcess]) -> None:
+    first = start_broker()
+    queue = "celery"
+    with start_worker(first, "rpc://", queue, "-P", "solo", "--without-mingle")[1] as worker:
+        worker.expect(" ready.")
+        assert first.stop() == 0
+        worker.expect("Trying again in")
+        start_broker("--port", str(first.port))
+        with application(first, "rpc://", queue) as app:
+            assert app.send_task("add", (2, 3)).get(timeout=DEADLINE_SECONDS) == 5

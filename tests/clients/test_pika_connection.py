@@ -1,6 +1,8 @@
 """pika, blocking: logging in, negotiation, heartbeats, many channels, orderly and other ends."""
 
+import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pika
@@ -12,7 +14,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from tests.conftest import RunningBroker
+from tests.conftest import BrokerProcess, RunningBroker
 
 from .inbox import DEADLINE_SECONDS, pump
 
@@ -128,6 +130,21 @@ def test_closed_channel_number_is_free_again(connection: Any) -> None:
     first = connection.channel(7)
     first.close()
     assert connection.channel(7).is_open
+
+
+def test_broker_that_stops_closes_its_clients_with_320(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    broker = start_broker()
+    connection = pika.BlockingConnection(parameters(broker))
+    broker.process.send_signal(signal.SIGTERM)
+    with pytest.raises(ConnectionClosedByBroker) as error:
+        pump(connection, lambda: False)
+    assert error.value.reply_code == 320
+    assert error.value.reply_text == (
+        "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
+    )
+    assert broker.process.wait(DEADLINE_SECONDS) == 0
 
 
 def test_connections_come_and_go(broker: RunningBroker, name: str) -> None:
