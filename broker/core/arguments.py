@@ -103,7 +103,7 @@ def _check_queue_type(field: Field, _: Table) -> str | None:
 def _check_max_age(field: Field, _: Table) -> str | None:
     if field.type != "longstr":
         return f"{{unacceptable_type,{field.type}}}"
-    is_age = re.fullmatch("[0-9]*[1-9][0-9]*[YMDhms]", str(field.value))
+    is_age = re.fullmatch("0*[1-9][0-9]*[YMDhms]", str(field.value))
     return None if is_age else "invalid_max_age"
 
 

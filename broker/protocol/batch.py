@@ -59,7 +59,8 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     messages: list[Message] = []
     sizes: list[int] = []
     number, own_framing, origin = channel.number, channel.framing, route.origin
-    size_max = min(connection.frame_max - FRAME_OVERHEAD, connection.broker.limits.message_size_max)
+    payload_max = connection.frame_max - FRAME_OVERHEAD
+    size_max = min(payload_max, connection.broker.limits.message_size_max)
     last_header = len(chunk) - CONTENT_HEADER_MIN
     unpack = CONTENT_HEADER.unpack_from
     startswith = chunk.startswith
