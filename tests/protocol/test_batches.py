@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.client import Basic, Client, Site
+from tests.protocol.client import Basic, Channel, Client, Site
 from tests.protocol.programs import CLIENTS, QUEUES, Player, Program, Scene, make_site, programs
 from tests.protocol.snapshot import broker_values, difference
 from tests.wire.profiles import examples
@@ -56,16 +56,21 @@ def ask_for_turns(site: Site) -> None:
 def seen_by(client: Client) -> dict[int, Any]:
     """What a client got on each channel, with every confirm on its own, in a row of its own."""
     seen: dict[int, Any] = defaultdict(lambda: ([], []))
+    confirmed: dict[int, int] = defaultdict(int)
     for item in client.reader.received:
-        others, confirmed = seen[item.channel]
+        others, confirms = seen[item.channel]
         method = item.method
         if item.kind is Basic.Ack:
-            first = confirmed[-1] + 1 if confirmed and confirmed[-1] < method.delivery_tag else 1
-            assert method.multiple or method.delivery_tag == first
-            confirmed += range(first, method.delivery_tag + 1)
-        else:
-            values = {name: getattr(method, name) for name in type(method).__slots__}
-            others.append((method.name, values, item.header, item.body))
+            first = confirmed[item.channel] + 1
+            assert method.delivery_tag >= first
+            assert method.multiple == (method.delivery_tag > first)
+            confirms += range(first, method.delivery_tag + 1)
+            confirmed[item.channel] = method.delivery_tag
+            continue
+        if item.kind is Channel.OpenOk:
+            confirmed[item.channel] = 0
+        values = {name: getattr(method, name) for name in type(method).__slots__}
+        others.append((method.name, values, item.header, item.body))
     return dict(seen)
 
 
