@@ -272,6 +272,9 @@ class VHost:
         for current in work:
             is_fixed = is_fixed and not current.router.needs_headers
             found = self._route_here(current, keys, compared)
+            # Looking is work too: a headers exchange looks at every binding.
+            router = current.router
+            self.broker.work += 1 + (len(router) if router.needs_headers else len(found))
             if not found and current.alternate:
                 alternate = self.exchanges.get(current.alternate)
                 found = [alternate] if alternate is not None else []

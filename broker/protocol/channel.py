@@ -177,31 +177,30 @@ class Channel:
                 self.connection.broker.run_deliveries()
             consumer.queue.settle(entries)
             self._release(consumer, len(entries))
-        self._wake_all_if_limited()
 
     def requeue(self, groups: list[Group]) -> None:
         """Gives these deliveries back to their queues."""
         for consumer, entries in groups:
             self._release(consumer, len(entries))
             consumer.queue.requeue(entries)
-        self._wake_all_if_limited()
 
     def _release(self, consumer: Consumer, count: int) -> None:
+        """A consumer, and with it perhaps the channel, has room again."""
         consumer.unacked -= count
         if not consumer.tag:
             if not consumer.unacked:
                 self.getters.pop(consumer.queue, None)
-        else:
-            self.consumed_unacked -= count
-            if not consumer.is_waiting:
-                consumer.wake()
-
-    def _wake_all_if_limited(self) -> None:
-        if self.prefetch:
+            return
+        was_full = self.prefetch and self.consumed_unacked >= self.prefetch
+        self.consumed_unacked -= count
+        if not consumer.is_waiting:
+            consumer.wake()
+        if was_full:
             self.wake_consumers()
 
     def wake_consumers(self) -> None:
         """Lets every consumer stand in line again, after room was made for all."""
+        self.connection.broker.work += len(self.consumers)
         for consumer in self.consumers.values():
             if not consumer.is_waiting:
                 consumer.wake()

@@ -196,6 +196,14 @@ class Connection:
                 self.send_method(0, make(commands.Connection.Blocked, reason="low on memory"))
         return True
 
+    def has_contents_to_hold(self) -> bool:
+        """Whether body frames have to wait while memory is short: one unfinished content of a
+        connection may always end, so that nobody waits for himself."""
+        if not self.broker.is_memory_short:
+            return False
+        unfinished = sum(channel.assembly is not None for channel in self.channels.values())
+        return unfinished > 1
+
     def unblock(self, now: float) -> None:
         """Memory is there again: tells the client and handles what has waited."""
         if not self.is_blocked:

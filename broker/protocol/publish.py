@@ -171,7 +171,9 @@ def _count_received(channel: Channel, count: int) -> None:
     counters.messages_received += count
     if not channel.is_publisher:
         channel.is_publisher = True
-    if channel.is_confirming:
+    if channel.transaction is not None:
+        counters.messages_received_confirm += count
+    elif channel.is_confirming:
         channel.published += count
         counters.messages_received_confirm += count
         channel.connection.confirming[channel] = None

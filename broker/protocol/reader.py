@@ -129,6 +129,8 @@ def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
     if assembly is not None:
         if kind != BODY or assembly.header is None:
             return False
+        if connection.has_contents_to_hold() and connection.must_wait():
+            return True
         connection.position = end
         assembly.add_body(channel, chunk, at, end)
         if assembly.is_complete:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import itemgetter
 
 from broker.core.consumer import Consumer
@@ -99,7 +99,7 @@ class Unacked:
         if not self._is_unsettled(tag):
             return None
         if multiple:
-            old = self._take_old([known for known in self._old if known <= tag])
+            old = self._take_old(self._old_until(tag))
             return old + self.take_front(max(0, tag + 1 - self.front_tag))
         if tag in self._old:
             return self._take_old([tag])
@@ -123,7 +123,7 @@ class Unacked:
         if not multiple:
             return [tag]
         base = self._base
-        old = [known for known in self._old if known <= tag]
+        old = self._old_until(tag)
         new = range(self.front_tag, tag + 1)
         return old + [known for known in new if self._entries[known - base] is not None]
 
@@ -136,6 +136,9 @@ class Unacked:
             return True
         place = tag - self._base
         return self._start <= place < len(self._entries) and self._entries[place] is not None
+
+    def _old_until(self, tag: int) -> list[int]:
+        return list(takewhile(lambda known: known <= tag, self._old))
 
     def _take_old(self, tags: list[int]) -> list[Group]:
         taken = [self._old.pop(tag) for tag in tags]

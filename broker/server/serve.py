@@ -79,10 +79,11 @@ async def _serve(settings: Settings, files_max: int | None) -> None:
         async for number in signals:
             LOG.info("%s: closing connections", signal.Signals(number).name)
             break
+        # Health checks hear of it while clients leave.
         server.is_stopping = True
+        await server.close()
         if http is not None:
             await http.stop()
-        await server.close()
 
 
 async def _start_http(server: Server, files_max: int | None) -> HttpServer | None:

@@ -48,7 +48,7 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
         )
         if method.exclusive:
             channel.connection.exclusive_queues[queue] = None
-    channel.connection.broker.counters.queues_declared += 1
+        channel.connection.broker.counters.queues_declared += 1
     channel.last_queue_name = queue.name
     if not method.nowait:
         _declare_ok(channel, queue.name, queue.messages_ready, len(queue.consumers))
