@@ -70,8 +70,8 @@ class Model:
 class QueueMachine(RuleBasedStateMachine):
     """Runs queue and model side by side."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(prefetches=st.lists(st.integers(0, 3), max_size=3))
+    def begin(self, prefetches: list[int]) -> None:
         self.broker = make_broker()
         self.queue = Queue(self.broker, "/", "q")
         self.model = Model()
@@ -83,6 +83,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.returns: dict[int, int] = {}
         # Two channels that consumers may share.
         self.sinks = [Sink(), Sink()]
+        for prefetch in prefetches:
+            self.add_worker(None, prefetch=prefetch, no_ack=False, priority=0)
+
+    def add_worker(self, sink: Sink | None, *, prefetch: int, no_ack: bool, priority: int) -> None:
+        consumer = add_consumer(
+            self.queue, sink=sink, prefetch=prefetch, no_ack=no_ack, priority=priority
+        )
+        worker = Worker(prefetch, no_ack, priority)
+        self.pairs.append((consumer, worker))
+        self.model.workers.append(worker)
+        self.model.wake(worker)
 
     @rule(count=st.integers(1, 6))
     def publish(self, count: int) -> None:
@@ -102,19 +113,10 @@ class QueueMachine(RuleBasedStateMachine):
     )
     def consume(self, prefetch: int, *, no_ack: bool, priority: int, sink: int | None) -> None:
         self.end_batch()
-        consumer = add_consumer(
-            self.queue,
-            sink=None if sink is None else self.sinks[sink],
-            prefetch=prefetch,
-            no_ack=no_ack,
-            priority=priority,
-        )
-        worker = Worker(prefetch, no_ack, priority)
-        self.pairs.append((consumer, worker))
-        self.model.workers.append(worker)
-        self.model.wake(worker)
+        channel = None if sink is None else self.sinks[sink]
+        self.add_worker(channel, prefetch=prefetch, no_ack=no_ack, priority=priority)
 
-    @precondition(lambda self: self.model.workers)
+    @precondition(lambda self: len(self.model.workers) > 2)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         self.end_batch()
@@ -128,10 +130,21 @@ class QueueMachine(RuleBasedStateMachine):
     def take_held(self, data: st.DataObject) -> tuple[Entry, tuple[Consumer, Worker] | None]:
         return self.held.pop(data.draw(st.integers(0, len(self.held) - 1), "delivery"))
 
+    @rule()
+    def publish_one(self) -> None:
+        self.publish(1)
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def acknowledge_oldest(self) -> None:
+        self.acknowledge_one(*self.held.pop(0))
+
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        entry, holder = self.take_held(data)
+        self.acknowledge_one(*self.take_held(data))
+
+    def acknowledge_one(self, entry: Entry, holder: tuple[Consumer, Worker] | None) -> None:
         if holder is None:
             self.queue.settle([entry])
         else:
@@ -163,6 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
         if entry is not None and not no_ack:
             self.held.append((entry, None))
 
+    @precondition(lambda self: len(self.model.ready) > 4)
     @rule()
     def purge(self) -> None:
         self.end_batch()
