@@ -45,6 +45,7 @@ _CLASS_BASIC = 60
 _HEADER_PAYLOAD_MIN = 14
 _PROPERTIES_AT = CONTENT_HEADER.size
 _BODY_HEAD = FRAME_HEADER.pack
+_UNPACK = CONTENT_HEADER.unpack_from
 
 
 def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
@@ -58,17 +59,16 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     method = chunk[at:end]
     messages: list[Message] = []
     sizes: list[int] = []
-    number, own_framing, origin = channel.number, channel.framing, route.origin
+    number, own_framing = channel.number, channel.framing
     payload_max = connection.frame_max - FRAME_OVERHEAD
     size_max = min(payload_max, connection.broker.limits.message_size_max)
     last_header = len(chunk) - CONTENT_HEADER_MIN
-    unpack = CONTENT_HEADER.unpack_from
     startswith = chunk.startswith
     knows = channel.shapes.knows
-    limit = 0
+    limit, stop = 0, end
     try:
         while end <= last_header:
-            kind, frame_channel, size, class_id, weight, body_size, flags = unpack(chunk, end)
+            kind, frame_channel, size, class_id, weight, body_size, flags = _UNPACK(chunk, end)
             stop = body_at = end + FRAME_OVERHEAD + size
             if body_size:
                 stop += FRAME_OVERHEAD + body_size
@@ -92,8 +92,8 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
                 check_header(chunk, properties_at, body_at - 1, flags)
             if not limit:
                 resolve(channel, route)
-                limit = max(1, RUN_MAX // max(1, len(route.queues or ())))
-            message = (chunk[end:stop], body_at - end, origin, own_framing)
+                limit = max(1, RUN_MAX // route.cost)
+            message = (chunk[end:stop], body_at - end, route.origin, own_framing)
             if is_known or not is_special(flags, chunk[end:body_at]):
                 messages.append(message)
                 if not is_known:
@@ -101,11 +101,12 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
             else:
                 publish_ready(channel, route, messages, sizes)
                 publish_special(channel, route, message)
+                sizes.append(body_size)
+                return stop
             sizes.append(body_size)
-            unit = stop - at
-            prefix = chunk[at : stop - body_size - 1 if body_size else stop]
+            unit, prefix = stop - at, chunk[at : stop - body_size - 1 if body_size else stop]
             at = stop
-            if messages and startswith(prefix, at):
+            if startswith(prefix, at):
                 most = at + unit * (limit - len(messages))
                 at = _read_same(chunk, at, prefix, unit, end + unit, message, messages, most)
                 sizes += [body_size] * ((at - stop) // unit)

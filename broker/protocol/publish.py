@@ -36,13 +36,15 @@ class Route:
     `queues` is None where the way depends on each message's headers.
     """
 
-    __slots__ = ("exchange", "mandatory", "origin", "queues", "stamp")
+    __slots__ = ("cost", "exchange", "mandatory", "origin", "queues", "stamp")
 
     def __init__(self, method: commands.Basic.Publish) -> None:
         self.origin: Origin = make_origin(method.exchange, method.routing_key)
         self.mandatory = method.mandatory
         self.exchange: Exchange | None = None
         self.queues: list[Queue] | None = None
+        # Steps that one message takes: queues, or what is looked at to find them.
+        self.cost = 1
         # The epochs of topology and permissions for which `queues` holds.
         self.stamp = (-1, -1)
 
@@ -79,9 +81,11 @@ def resolve(channel: Channel, route: Route) -> None:
             PUBLISH,
         )
     route.exchange = exchange
+    work = broker.work
     queues, is_fixed = vhost.route(exchange, [routing_key], {})
     is_fixed = is_fixed and not (name == "" and routing_key.startswith(REPLY_TO_NAME))
     route.queues = queues if is_fixed else None
+    route.cost = max(1, len(queues), 0 if is_fixed else broker.work - work)
     route.stamp = stamp
 
 
