@@ -14,7 +14,8 @@ from .celery_session import DEADLINE_SECONDS, Worker, running_worker
 @pytest.fixture(scope="module")
 def worker(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     database = tmp_path_factory.mktemp("results") / "results.sqlite"
-    with running_worker(broker, f"db+sqlite:///{database}", "-P", "threads", "-c", "4") as worker:
+    options = ("-P", "threads", "-c", "4", "--without-mingle")
+    with running_worker(broker, f"db+sqlite:///{database}", *options) as worker:
         yield worker
 
 
