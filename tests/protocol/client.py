@@ -38,6 +38,7 @@ CAPABILITIES = (
     "consumer_cancel_notify",
     "publisher_confirms",
 )
+UNASKED = (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Cancel)
 WITH_CONTENT = (Basic.Publish, Basic.Deliver, Basic.GetOk, Basic.Return)
 _ZERO = {"shortstr": "", "longstr": b"", "table": {}, "bit": False}
 
@@ -289,10 +290,11 @@ class Client:
 
     def ask(self, kind: type[Method], channel: int = 1, **arguments: object) -> Any:
         """Sends one method and returns its answer, the only one that came on this channel or on
-        channel 0. What came before stays to be read."""
+        channel 0; deliveries and the like stay to be read."""
         before = len(self.reader.received)
         self.tell(kind, channel, **arguments)
-        answers = [r for r in self.reader.received[before:] if r.channel in (0, channel)]
+        received = self.reader.received[before:]
+        answers = [r for r in received if r.channel in (0, channel) and r.kind not in UNASKED]
         assert len(answers) == 1, answers
         self.reader.received.remove(answers[0])
         return answers[0].method
