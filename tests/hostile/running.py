@@ -14,7 +14,7 @@ from conformance.client import Connection
 from tests.conftest import BrokerProcess
 
 DEADLINE_S = 20.0
-PATIENCE_S = 0.5
+PATIENCE_S = 0.3
 """Seconds without an octet taken after which a broker has stopped reading."""
 MB = 1_000_000
 

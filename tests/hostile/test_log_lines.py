@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from conformance.client import Connection
 from conformance.failure import ConformanceError
 from conformance.methods import encode_method
@@ -128,10 +126,11 @@ def test_hostile_names_forge_no_line_and_move_no_cursor(start_broker: Start, dia
 
 def test_hostile_names_keep_each_json_line_one_object(start_broker: Start, dial: Dial) -> None:
     broker = start_broker("--login-failure-delay-s", "0", "--log-format", "json")
-    for name in NAMES:
+    names = NAMES[::3]
+    for name in names:
         say(dial, broker, name)
     lines = lines_after(broker)
-    assert len(lines) > 5 * len(NAMES)
+    assert len(lines) > 5 * len(names)
     for line in lines:
         assert is_harmless(line)
         found = json.loads(line)
@@ -151,12 +150,9 @@ def octets_in_words(octets: bytes) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("level", ["info", "debug"])
-def test_passwords_are_in_no_line_however_the_login_goes(
-    start_broker: Start, dial: Dial, level: str
-) -> None:
+def test_passwords_are_in_no_line_however_the_login_goes(start_broker: Start, dial: Dial) -> None:
     broker = start_broker(
-        *("--login-failure-delay-s", "0", "--log-level", level),
+        *("--login-failure-delay-s", "0", "--log-level", "debug"),
         *("--default-user", "alice", "--default-pass", PASSWORD),
     )
     secret = PASSWORD.encode()

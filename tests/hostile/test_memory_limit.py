@@ -83,7 +83,7 @@ def drain(channel: Any, queue: str, until: Callable[[], bool]) -> None:
         channel.basic_get(queue, auto_ack=True)
 
 
-@pytest.mark.parametrize("size", [1000, 20_000, 1_000_000])
+@pytest.mark.parametrize("size", [2000, 1_000_000])
 def test_flooding_publisher_waits_while_memory_is_short_and_goes_on_when_it_is_free(
     start_broker: Start, size: int
 ) -> None:
@@ -115,12 +115,12 @@ def test_publishers_of_every_kind_together_stay_within_the_limit(
     broker = start_broker("--memory", "20MB")
     before = resident(broker)
     admin = dial(broker).open().channel()
-    for number in range(20):
+    for number in range(10):
         admin.declare_queue(f"q{number}")
         admin.bind(f"q{number}", "amq.fanout", "")
     for octets in (
         publish("q0", b"x" * 1000) * 100,
-        publish("", b"x" * 10, exchange="amq.fanout") * 1000,
+        publish("", b"x" * 1000, exchange="amq.fanout") * 100,
         publish("q0", b"x", {"headers": {"CC": ["q1", "q2"]}, "expiration": "1000"}) * 100,
     ):
         connection = dial(broker).open()
@@ -129,7 +129,7 @@ def test_publishers_of_every_kind_together_stay_within_the_limit(
     logged(broker, "publishers are paused")
     assert resident(broker) - before < LIMIT + 2 * OVERHEAD_MAX
     # What was published can be deleted while publishers wait, and then they go on.
-    for number in range(20):
+    for number in range(10):
         admin.call("queue.delete", queue=f"q{number}")
     logged(broker, "publishers go on")
     eventually(lambda: resident(broker) - before < LIMIT + 2 * OVERHEAD_MAX, "memory grows")

@@ -94,7 +94,7 @@ def test_table_nested_a_hundred_deep_is_taken(place: str, letter: bytes) -> None
     assert outcome(place, nested_table(DEPTH_MAX, letter)) == "taken"
 
 
-@pytest.mark.parametrize("depth", [DEPTH_MAX + 1, 900, 5000])
+@pytest.mark.parametrize("depth", [DEPTH_MAX + 1, 5000])
 @pytest.mark.parametrize("letter", [b"F", b"A"])
 @pytest.mark.parametrize("place", PLACES)
 def test_table_nested_deeper_is_refused(place: str, letter: bytes, depth: int) -> None:
@@ -156,8 +156,13 @@ WIDE: dict[str, Callable[[int], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WIDE)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        *((place, "array of void") for place in PLACES),
+        *((place, kind) for place in ("queue.declare", "message") for kind in WIDE),
+    ],
+)
 def test_wide_table_costs_little_work(place: str, kind: str) -> None:
     client = ready(world())
     octets = PLACES[place](client, WIDE[kind](LARGEST))
@@ -175,14 +180,15 @@ def test_table_of_a_thousand_fields_is_taken(place: str) -> None:
 # Values
 
 
-@pytest.mark.parametrize("letter", range(256))
-@pytest.mark.parametrize("place", ["queue.declare", "queue.bind", "message"])
-def test_every_type_octet_is_taken_or_refused(place: str, letter: int) -> None:
-    table = b"\x01a" + bytes([letter]) + b"\x00" * 9
-    sizes = {outcome(place, table[:end]) for end in range(3, len(table) + 1)}
-    known = letter in b"tbBsuIilLfdTDVSxFA"
-    assert sizes <= {"taken", "501", "502"}
-    assert ("taken" in sizes) == known
+@pytest.mark.parametrize("place", ["queue.declare", "message"])
+def test_every_type_octet_is_taken_or_refused(place: str) -> None:
+    for letter in range(256):
+        table = b"\x01a" + bytes([letter])
+        known = letter in b"tbBsuIilLfdTDVSxFA"
+        sizes = (0, 1, 2, 4, 5, 8) if known else (5,)
+        outcomes = {outcome(place, table + b"\x00" * size) for size in sizes}
+        assert outcomes <= {"taken", "501", "502"}
+        assert ("taken" in outcomes) == known
 
 
 def sample() -> bytes:
