@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
-from conformance.fuzz.campaign import BLOCK, Totals, run_block
+from conformance.fuzz.campaign import BLOCK, Totals, run_block, whole_block
 
 PROGRESS_S = 10.0
 
@@ -16,27 +18,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--case", metavar="BLOCK:NUMBER", help="only this one, with what led to it")
     parser.add_argument("--most-failures", type=int, default=10, metavar="N")
     options = parser.parse_args()
-    totals = Totals()
     if options.case:
         block, number = map(int, options.case.split(":"))
-        failures = [f for f in run_block(options.seed, block, totals, number) if f.number == number]
-        for failure in failures:
+        found = [f for f in run_block(options.seed, block, Totals(), number) if f.number == number]
+        for failure in found:
             print(failure)
-        return 1 if failures else 0
+        return 1 if found else 0
+    return campaign(options)
+
+
+def campaign(options: argparse.Namespace) -> int:
+    """Runs all blocks, and prints what fails and how fast it goes."""
+    totals = Totals()
+    blocks = range((options.cases + BLOCK - 1) // BLOCK)
     started = told = time.perf_counter()
-    for block in range((options.cases + BLOCK - 1) // BLOCK):
-        for failure in run_block(options.seed, block, totals):
-            print(failure, flush=True)
-            totals.failures.append(failure)
-        now = time.perf_counter()
-        if now - told > PROGRESS_S:
-            told = now
-            print(f"{totals.cases} cases, {totals.cases / (now - started):.0f}/s", flush=True)
-        if len(totals.failures) >= options.most_failures:
-            break
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for found in pool.map(partial(whole_block, options.seed), blocks, chunksize=4):
+            totals.add(found)
+            for failure in found.failures:
+                print(failure, flush=True)
+            now = time.perf_counter()
+            if now - told > PROGRESS_S:
+                told = now
+                print(f"{totals.cases} cases, {totals.cases / (now - started):.0f}/s", flush=True)
+            if len(totals.failures) >= options.most_failures:
+                pool.shutdown(cancel_futures=True)
+                break
     seconds = time.perf_counter() - started
     print(
         f"seed {options.seed}: {totals.cases} cases ({totals.compared} fed whole and cut alike), "

@@ -23,6 +23,9 @@ from conformance.methods import encode_frame, encode_header
 BLOCK = 250
 """Cases that share two brokers; then these are checked as a whole, and new ones are made."""
 CHANNEL_MAX = 5
+PRESSED_EVERY = 8
+"""One block in so many is run with little memory, by clients that do not always read."""
+MEMORY_PRESSED = 20_000
 STEADY = "steady"
 SHOWN = 100
 """Octets of a step that a report shows."""
@@ -60,30 +63,39 @@ class Totals:
     octets: int = 0
     failures: list[Failure] = field(default_factory=list)
 
+    def add(self, more: Totals) -> None:
+        """Counts these too."""
+        self.cases += more.cases
+        self.compared += more.compared
+        self.octets += more.octets
+        self.failures += more.failures
+
 
 class Pair:
     """Two brokers with one history, each with a well-behaved client: `whole` is fed in whole
-    chunks, `cut` the same octets in pieces."""
+    chunks, `cut` the same octets in pieces. Under pressure (little memory, clients that do not
+    read) both are fed in the same pieces, since who is stopped where is a matter of timing."""
 
-    def __init__(self) -> None:
-        limits = Limits(message_size_max=1 << 20, channel_max=CHANNEL_MAX)
+    def __init__(self, *, is_pressed: bool = False) -> None:
+        self.is_pressed = is_pressed
+        memory = MEMORY_PRESSED if is_pressed else 0
+        limits = Limits(message_size_max=1 << 20, channel_max=CHANNEL_MAX, memory=memory)
         self.whole, self.cut = World(limits), World(limits)
         self.steady = [_steady_client(world) for world in (self.whole, self.cut)]
 
     def run(self, case: Case) -> bool:
         """Feeds one case; whether the two could be compared. Raises InvariantError."""
-        compares = is_comparable(case)
+        compares = not self.is_pressed and is_comparable(case)
         clients = sorted({client for client, _ in case.steps})
         for world in (self.whole, self.cut):
             world.restart_names()
         whole = self._connect(self.whole, case, clients)
         cut = self._connect(self.cut, case, clients)
-        for (client, octets), cuts in zip(case.steps, case.cuts, strict=True):
-            if compares:
-                feed(whole[client], octets, ())
-            else:
-                feed(whole[client], octets, cuts)
-            feed(cut[client], octets, cuts)
+        for number, ((client, octets), cuts) in enumerate(zip(case.steps, case.cuts, strict=True)):
+            for peer, places in ((whole[client], () if compares else cuts), (cut[client], cuts)):
+                if self.is_pressed:
+                    press(peer, reads=number % 3 != 1)
+                feed(peer, octets, places)
         told = [(whole[client].take(), cut[client].take()) for client in clients]
         for peers in (whole, cut):
             for peer in peers.values():
@@ -110,20 +122,40 @@ class Pair:
         """The brokers as a whole, and whether they still serve. Raises InvariantError."""
         for world, peer in zip((self.whole, self.cut), self.steady, strict=True):
             check_queues(world)
+            if self.is_pressed:
+                purge(world)
             check_served(peer)
         require(state(self.whole) == state(self.cut), "the brokers are in different states")
 
 
+def press(peer: Peer, *, reads: bool) -> None:
+    """Lets a client read, or not."""
+    if not reads:
+        peer.stop_reading()
+    elif peer.connection.output.is_congested:
+        peer.go_on_reading()
+
+
+def purge(world: World) -> None:
+    """Makes room: a client that does not publish may always do that."""
+    peer = world.logged_in()
+    peer.feed(method(1, "channel.open"))
+    for name, queue in list(world.vhost.queues.items()):
+        if queue.owner is None:
+            peer.feed(method(1, "queue.purge", queue=name))
+    require(peer.is_open, "a client that does not publish was closed")
+    require(not world.broker.check_memory(), "memory is short though all queues are empty")
+    peer.leave()
+
+
 def feed(peer: Peer, octets: bytes, cuts: Sequence[int]) -> None:
     """Feeds octets in pieces, and looks at what the connection keeps."""
-    if cuts:
-        start = 0
-        for cut in cuts:
+    start = 0
+    for cut in (*cuts, len(octets)):
+        # What the broker does not read stays in the client's socket.
+        if peer.is_read:
             peer.feed(octets[start:cut])
-            start = cut
-        peer.feed(octets[start:])
-    else:
-        peer.feed(octets)
+        start = cut
     check_held(peer.connection)
 
 
@@ -174,7 +206,8 @@ def check_served(peer: Peer) -> None:
 def run_block(seed: int, block: int, totals: Totals, last: int = BLOCK - 1) -> Iterator[Failure]:
     """Runs the cases of one block up to `last`; goes on with new brokers after a failure."""
     maker = CaseMaker(f"{seed}:{block}")
-    pair = Pair()
+    is_pressed = block % PRESSED_EVERY == PRESSED_EVERY - 1
+    pair = Pair(is_pressed=is_pressed)
     case = Case(False, (), ())
     for number in range(last + 1):
         case = maker.make()
@@ -184,8 +217,15 @@ def run_block(seed: int, block: int, totals: Totals, last: int = BLOCK - 1) -> I
             totals.compared += pair.run(case)
         except InvariantError as error:
             yield Failure(seed, block, number, str(error), case)
-            pair = Pair()
+            pair = Pair(is_pressed=is_pressed)
     try:
         pair.check()
     except InvariantError as error:
         yield Failure(seed, block, last, f"after the block: {error}", case)
+
+
+def whole_block(seed: int, block: int) -> Totals:
+    """Runs one block to its end."""
+    totals = Totals()
+    totals.failures += run_block(seed, block, totals)
+    return totals

@@ -114,6 +114,22 @@ class Peer:
             connection.resume_input()
             self.world.flush()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the shell reads from its socket."""
+        connection = self.connection
+        return not (connection.is_blocked or connection.wants_turn)
+
+    def stop_reading(self) -> None:
+        """The client takes no more octets from its socket."""
+        self.connection.output.is_congested = True
+
+    def go_on_reading(self) -> None:
+        """The client reads again what the broker sends."""
+        self.connection.resume_output()
+        self.world.flush()
+        self.feed(b"")
+
     def take(self) -> bytes:
         """What the broker sent since the last time."""
         octets = b"".join(self.sent)
