@@ -1,0 +1,1 @@
+"""Measurements of size and speed that depend on the machine: run by hand, not by the tests."""
