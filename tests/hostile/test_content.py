@@ -185,6 +185,34 @@ def test_publisher_of_bodies_without_end_is_stopped_by_the_memory_limit() -> Non
     assert client.world.broker.memory_used <= 1_200_000
 
 
+def test_bodies_begun_before_memory_was_short_do_not_go_on_without_end() -> None:
+    client = opened(world(memory=1_000_000), channels=50)
+    for number in range(1, 51):
+        client.feed(method(number, "basic.publish", routing_key="q"))
+        client.feed(encode_frame(HEADER, number, encode_header(100_000_000)))
+    broker = client.world.broker
+    for turn in range(500):
+        if client.connection.is_blocked:
+            break
+        client.feed(encode_frame(BODY, turn % 50 + 1, b"x" * 100_000))
+    assert client.connection.is_blocked
+    assert broker.memory_used <= 1_300_000
+    client.leave()
+    assert broker.memory_used == 0
+    assert not broker.blocked
+
+
+def test_one_body_that_was_begun_ends_though_memory_is_short() -> None:
+    client = began(3_000_000, memory=1_000_000)
+    for _ in range(30):
+        client.feed(encode_frame(BODY, 1, b"x" * 100_000))
+    queue = client.world.vhost.queues["q"]
+    assert queue.messages_ready == 1
+    [answer] = client.tell(method(1, "basic.get", queue="q", no_ack=True))
+    assert len(answer.method.body) == 3_000_000
+    assert client.error(publish("q")) == ("running", 0, "")
+
+
 def test_publish_after_publish_without_content_is_refused() -> None:
     client = opened(world())
     error = client.error(PUBLISH * 2)
