@@ -29,6 +29,8 @@ from conformance.methods import (
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 WITHOUT_A_WORD = "closed without a word"
+TURN_STEPS_MAX = 2_000_000
+"""Lines of code that one chunk may cost before the others have a turn: some 100 ms."""
 
 
 class Answer(NamedTuple):
@@ -186,3 +188,8 @@ def steps(work: Callable[[], object]) -> int:
     finally:
         sys.settrace(previous)
     return count
+
+
+def chunk_steps(client: Client, octets: bytes) -> int:
+    """The work of one turn: what handling a chunk costs until others are let in."""
+    return steps(lambda: client.connection.receive_data(octets, 0.0))
