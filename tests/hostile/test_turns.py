@@ -95,3 +95,19 @@ def test_large_answers_to_short_requests_wait_until_they_are_written() -> None:
     assert turns > 100
     client.world.flush()
     assert client.ask(1, "basic.get", queue="q").method["delivery_tag"] == 2001
+
+
+def test_commit_of_a_fan_out_stays_within_the_memory_limit() -> None:
+    limit = 1_000_000
+    client = opened(world(memory=limit))
+    client.tell(
+        b"".join(
+            method(1, "queue.declare", queue=f"q{number}", nowait=True)
+            + method(1, "queue.bind", queue=f"q{number}", exchange="amq.fanout", nowait=True)
+            for number in range(200)
+        )
+    )
+    client.ask(1, "tx.select")
+    client.feed(publish("", exchange="amq.fanout") * 1000)
+    client.feed(method(1, "tx.commit"))
+    assert client.world.broker.memory_used < 10 * limit
