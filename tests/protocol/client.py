@@ -96,7 +96,7 @@ def text(value: str) -> Field:
     return Field("longstr", value)
 
 
-@dataclass
+@dataclass(eq=False)
 class Received:
     """One method from the broker, with its content if it has one (the header as a payload)."""
 
@@ -306,8 +306,11 @@ class Client:
 
     def read(self, channel: int | None = None) -> list[Received]:
         """Takes what came, on one channel or on all."""
-        taken = [r for r in self.reader.received if channel in (None, r.channel)]
-        self.reader.received = [r for r in self.reader.received if r not in taken]
+        received, self.reader.received = self.reader.received, []
+        taken = []
+        for item in received:
+            is_asked_for = channel in (None, item.channel)
+            (taken if is_asked_for else self.reader.received).append(item)
         return taken
 
     def bodies(self, channel: int | None = None) -> list[bytes]:
