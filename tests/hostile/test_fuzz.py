@@ -13,7 +13,7 @@ from broker.core.vhost import VHost
 from broker.protocol import batch, connection
 from broker.protocol.channel import Channel
 from broker.protocol.unacked import Unacked
-from conformance.fuzz.campaign import BLOCK, Failure, Totals, run_block
+from conformance.fuzz.campaign import BLOCK, PRESSED_EVERY, Failure, Totals, run_block
 from conformance.fuzz.cases import CaseMaker
 
 SHORT_BLOCKS = 12
@@ -27,7 +27,8 @@ def test_no_sequence_of_frames_upsets_the_broker(block: int) -> None:
     failures = list(run_block(20260, block, totals))
     assert not failures, "\n".join(map(str, failures))
     assert totals.cases == BLOCK
-    assert totals.compared > BLOCK * 0.8
+    is_pressed = block % PRESSED_EVERY == PRESSED_EVERY - 1
+    assert totals.compared == 0 if is_pressed else totals.compared > BLOCK * 0.7
 
 
 def test_seed_and_number_name_the_same_case_for_ever() -> None:
