@@ -307,7 +307,7 @@ class Client:
     def read(self, channel: int | None = None) -> list[Received]:
         """Takes what came, on one channel or on all."""
         received, self.reader.received = self.reader.received, []
-        taken = []
+        taken: list[Received] = []
         for item in received:
             is_asked_for = channel in (None, item.channel)
             (taken if is_asked_for else self.reader.received).append(item)
