@@ -112,12 +112,14 @@ def body_of(entry: Entry) -> bytes:
 def settle(consumer: Consumer, *entries: Entry) -> None:
     """Acknowledges deliveries, as a channel does."""
     consumer.queue.settle(list(entries))
+    consumer.queue.catch_up()
     consumer.unacked -= len(entries)
     consumer.wake()
 
 
 def requeue(consumer: Consumer, *entries: Entry) -> None:
     """Gives deliveries back, as a channel does."""
+    consumer.queue.catch_up()
     consumer.unacked -= len(entries)
     consumer.wake()
     consumer.queue.requeue(list(entries))

@@ -183,8 +183,10 @@ def test_line_counts_who_is_there() -> None:
     line.remove(a)
     line.remove(a)
     assert (len(line), list(line), line.exclusive_count) == (1, [b], 0)
+    # Who left does not stand in line again.
     line.wake(a)
-    assert line.has_line()
+    found = line.line()
+    assert found is not None
+    assert list(found) == [b]
     line.remove(b)
-    assert not line.has_line()
     assert line.line() is None

@@ -39,7 +39,8 @@ CAPABILITIES = (
     "publisher_confirms",
 )
 UNASKED = (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Cancel)
-WITH_CONTENT = (Basic.Publish, Basic.Deliver, Basic.GetOk, Basic.Return)
+WITH_CONTENT = (Basic.Deliver, Basic.GetOk, Basic.Return)
+DELIVERING: dict[int, type[Method]] = {kind.index: kind for kind in WITH_CONTENT}
 _ZERO = {"shortstr": "", "longstr": b"", "table": {}, "bit": False}
 
 
@@ -110,6 +111,25 @@ class Received:
         return type(self.method)
 
 
+def decode_delivering(kind: type[Method], payload: bytes) -> Method:
+    """A method before a content. Names in it may be any octets, as the publisher's were."""
+    values: dict[str, object] = {}
+    at = 4
+    for name in kind.__slots__:
+        wire_type = kind.amqp_type(name)
+        if wire_type == "shortstr":
+            size = payload[at]
+            values[name] = payload[at + 1 : at + 1 + size].decode("utf-8", "surrogateescape")
+            at += 1 + size
+        else:
+            size = {"bit": 1, "short": 2, "long": 4, "longlong": 8}[wire_type]
+            number = int.from_bytes(payload[at : at + size], "big")
+            values[name] = bool(number) if wire_type == "bit" else number
+            at += size
+    assert at == len(payload)
+    return build(kind, **values)
+
+
 class FrameReader:
     """Parses what the broker sends; asserts that every octet is in its place."""
 
@@ -117,10 +137,15 @@ class FrameReader:
         self.frame_max = 8192
         self.received: list[Received] = []
         self.heartbeats = 0
+        self.has_begun = False
         self._open: dict[int, tuple[Received, int]] = {}
 
     def feed(self, octets: bytes) -> None:
         at = 0
+        if octets == PROTOCOL_HEADER and not self.has_begun:
+            # All that is said to who does not speak the protocol.
+            return
+        self.has_begun = True
         while at < len(octets):
             kind, channel = octets[at], int.from_bytes(octets[at + 1 : at + 3], "big")
             size = int.from_bytes(octets[at + 3 : at + 7], "big")
@@ -134,11 +159,12 @@ class FrameReader:
     def _frame(self, kind: int, channel: int, payload: bytes) -> None:
         if kind == METHOD:
             assert channel not in self._open, "a method amid a content"
-            received = Received(channel, decode_method(payload))
-            if isinstance(received.method, WITH_CONTENT):
+            index = int.from_bytes(payload[:4], "big")
+            if index in DELIVERING:
+                received = Received(channel, decode_delivering(DELIVERING[index], payload))
                 self._open[channel] = received, -1
             else:
-                self.received.append(received)
+                self.received.append(Received(channel, decode_method(payload)))
         elif kind == HEADER:
             received, missing = self._open[channel]
             assert missing == -1, "a second header"

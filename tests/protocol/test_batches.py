@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.protocol.actions import CLIENTS, QUEUES
 from tests.protocol.client import Basic, Channel, Client, Site
-from tests.protocol.programs import CLIENTS, QUEUES, Player, Program, Scene, make_site, programs
+from tests.protocol.programs import Player, Program, Scene, make_site, programs
 from tests.protocol.snapshot import broker_values, difference
 from tests.wire.profiles import examples
 
