@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,7 +78,7 @@ class Broker:
         self.vhosts: dict[str, VHost] = {}
         self.users: dict[str, User] = {}
         # Queues that want a turn of `Queue.deliver` before this batch ends.
-        self.touched: list[Queue] = []
+        self.touched: deque[Queue] = deque()
         # Consumers whose queue is gone, and who are not told yet.
         self.cancelled: list[Consumer] = []
         # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
@@ -203,10 +204,7 @@ class Broker:
                 consumer.sink.cancelled(consumer)
         touched = self.touched
         while touched:
-            queues = touched[:]
-            touched.clear()
-            for queue in queues:
-                queue.deliver()
+            touched.popleft().deliver()
 
     # Memory
 

@@ -84,8 +84,7 @@ class Consumer:
         return min(BATCH_MAX, self.sink.room())
 
     def wake(self) -> None:
-        """Stand in line again, after room was made. Who stood there before has its turn first,
-        so that acknowledgements taken by the run let the same consumers go on as one by one."""
+        """Stand in line again, after room was made."""
         if not self.is_waiting:
             self.queue.wake(self)
 
@@ -154,10 +153,6 @@ class ConsumerLine:
         if not line:
             del self._lines[consumer.priority]
             self._priorities.remove(-consumer.priority)
-
-    def has_line(self) -> bool:
-        """Whether anybody stands in line."""
-        return bool(self._priorities)
 
     def line(self) -> Line | None:
         """The line with the highest priority in which somebody has room, its first one having

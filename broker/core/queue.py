@@ -125,10 +125,14 @@ class Queue:
 
     def wake(self, consumer: Consumer) -> None:
         """A consumer may have room again."""
-        if self.consumers.has_line() and self.messages_ready:
-            self.deliver()
         self.consumers.wake(consumer)
         self.touch()
+
+    def catch_up(self) -> None:
+        """Delivers what is due before somebody gets more room, so that settlements taken by the
+        run let the same consumers go on as one by one."""
+        if self._is_touched and len(self.consumers) > 1:
+            self.deliver()
 
     def touch(self) -> None:
         """Asks for a turn of `deliver` at the end of this batch."""

@@ -30,11 +30,11 @@ class Assembly:
     __slots__ = (
         "_broker",
         "_frames",
-        "_received",
         "_small",
         "body_size",
         "flags",
         "header",
+        "received",
         "route",
     )
 
@@ -44,7 +44,7 @@ class Assembly:
         self.flags = 0
         self.body_size = 0
         self._broker = broker
-        self._received = 0
+        self.received = 0
         self._frames: list[bytes] = []
         self._small = bytearray()
 
@@ -69,11 +69,11 @@ class Assembly:
     def add_body(self, channel: Channel, chunk: bytes, at: int, end: int) -> None:
         """Takes the body frame `chunk[at:end]`."""
         size = end - at - FRAME_OVERHEAD
-        if self._received + size > self.body_size:
+        if self.received + size > self.body_size:
             raise AMQPError(
                 ReplyCode.FRAME_ERROR, "content body frame exceeds remaining content size", PUBLISH
             )
-        self._received += size
+        self.received += size
         self._broker.memory_used += size
         if SMALL <= size <= channel.connection.frame_max - FRAME_OVERHEAD:
             self._cut_small(channel)
@@ -92,7 +92,7 @@ class Assembly:
     @property
     def is_complete(self) -> bool:
         """Whether all that was announced has come."""
-        return self.header is not None and self._received == self.body_size
+        return self.header is not None and self.received == self.body_size
 
     def message(self, channel: Channel) -> Message:
         """The whole."""
@@ -103,8 +103,8 @@ class Assembly:
 
     def drop(self) -> None:
         """It holds nothing any more."""
-        self._broker.memory_used -= self._received
-        self._received = 0
+        self._broker.memory_used -= self.received
+        self.received = 0
         self._frames.clear()
 
 
@@ -128,7 +128,5 @@ def check_header(octets_: bytes, at: int, end: int, flags: int) -> None:
     """Raises SYNTAX_ERROR unless `octets_[at:end]` is a property list with these flags."""
     try:
         properties.check_properties(octets_, at, end, flags)
-    except properties.PropertiesError as error:
-        raise AMQPError(
-            ReplyCode.SYNTAX_ERROR, f"malformed content header: {error}", PUBLISH
-        ) from None
+    except properties.PropertiesError:
+        raise AMQPError(ReplyCode.SYNTAX_ERROR, "malformed content header", PUBLISH) from None

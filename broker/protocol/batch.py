@@ -65,7 +65,8 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     last_header = len(chunk) - CONTENT_HEADER_MIN
     startswith = chunk.startswith
     knows = channel.shapes.knows
-    limit, stop = 0, end
+    limit = 0
+    stop: int
     try:
         while end <= last_header:
             kind, frame_channel, size, class_id, weight, body_size, flags = _UNPACK(chunk, end)

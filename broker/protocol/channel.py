@@ -149,8 +149,9 @@ class Channel:
 
         Replies are sent at most once: to a client that does not read they are dropped.
         """
-        output = self.connection.output
-        if self.reply_consumer is None or output.is_stalled():
+        counters = self.connection.broker.counters
+        if self.reply_consumer is None or self.connection.output.is_stalled():
+            counters.messages_unroutable_dropped += 1
             return
         exchange, routing_key, _ = message[ORIGIN]
         method = make(
@@ -165,7 +166,7 @@ class Channel:
         content = content_for(message, self.number, self.connection.frame_max)
         out = self.connection.output.reserve(len(content))
         out += (encode_method(self.number, method), content)
-        self.connection.broker.counters.messages_delivered_consume_auto_ack += 1
+        counters.messages_delivered_consume_auto_ack += 1
 
     # Settling
 
@@ -186,6 +187,7 @@ class Channel:
 
     def _release(self, consumer: Consumer, count: int) -> None:
         """A consumer, and with it perhaps the channel, has room again."""
+        consumer.queue.catch_up()
         consumer.unacked -= count
         if not consumer.tag:
             if not consumer.unacked:
@@ -241,13 +243,17 @@ class Channel:
             self.assembly.drop()
             self.assembly = None
 
+    def stop_consuming(self) -> None:
+        """Takes its consumers out of their queues; they get nothing any more."""
+        for consumer in self.consumers.values():
+            consumer.queue.remove_consumer(consumer)
+
     def release(self) -> None:
         """Gives back all it holds: its consumers end, its unacknowledged messages are requeued.
 
         Happens when channel.close is sent or received, and when the connection goes.
         """
-        for consumer in list(self.consumers.values()):
-            consumer.queue.remove_consumer(consumer)
+        self.stop_consuming()
         groups = self.unacked.take_all()
         consumers = list(self.consumers.values())
         self.consumers.clear()

@@ -146,12 +146,13 @@ class Connection:
             self.fail(error, 0)
             self._drop_input()
         except Exception as error:  # noqa: BLE001  # a bug of ours ends this connection alone
-            self.broker.note("internal_error", {"connection": self.name, "error": error})
-            self.fail(AMQPError(ReplyCode.INTERNAL_ERROR, "see the broker's log", 0), 0)
-            self._drop_input()
+            self._break(error)
         if self.state is not ConnectionState.CLOSED and self.position < len(chunk):
             self._rest += chunk[self.position :]
-        self._end_batch()
+        try:
+            self._end_batch()
+        except Exception as error:  # noqa: BLE001  # as above
+            self._break(error)
 
     def _read_protocol_header(self, chunk: bytes) -> None:
         if not is_protocol_header(chunk):
@@ -184,33 +185,12 @@ class Connection:
 
     # Memory
 
-    def must_wait(self) -> bool:
-        """Whether this connection has to stop at a publish, because memory is short."""
-        if not self.broker.check_memory():
-            return False
-        if not self.is_blocked:
-            self.is_blocked = True
-            self.heartbeat.is_paused = True
-            self.broker.blocked.append(self)
-            if self.understands("connection.blocked"):
-                self.send_method(0, make(commands.Connection.Blocked, reason="low on memory"))
-        return True
-
-    def has_contents_to_hold(self) -> bool:
-        """Whether body frames have to wait while memory is short: one unfinished content of a
-        connection may always end, so that nobody waits for himself."""
-        if not self.broker.is_memory_short:
-            return False
-        unfinished = sum(channel.assembly is not None for channel in self.channels.values())
-        return unfinished > 1
-
     def unblock(self, now: float) -> None:
         """Memory is there again: tells the client and handles what has waited."""
         if not self.is_blocked:
             return
         self.is_blocked = False
-        self.heartbeat.is_paused = False
-        self.heartbeat.last_received = now
+        self.heartbeat.resume(now)
         if self.state is ConnectionState.RUNNING:
             if self.understands("connection.blocked"):
                 self.send_method(0, commands.Connection.Unblocked())
@@ -228,9 +208,13 @@ class Connection:
         return b"".join(self.output.take())
 
     def resume_output(self) -> None:
-        """There is room for output again: consumers that had to wait go on."""
+        """The socket takes output again: consumers that had to wait go on."""
         self.output.is_congested = False
-        if self.output.is_starved:
+        self.continue_output()
+
+    def continue_output(self) -> None:
+        """What was collected is written: consumers that had to wait go on if it was taken."""
+        if self.output.is_starved and not self.output.is_congested:
             self.output.is_starved = False
             for channel in self.channels.values():
                 channel.wake_consumers()
@@ -364,6 +348,12 @@ class Connection:
         patience = CLOSE_TIMEOUT_S if self.was_open else CLOSE_TIMEOUT_BEFORE_LOGIN_S
         self.close_in_s = min(patience, self.heartbeat.interval_s or patience)
 
+    def _break(self, error: Exception) -> None:
+        """A bug of ours: the trace goes to the log, the client is told that there is one."""
+        self.broker.note("internal_error", {"connection": self.name, "error": error})
+        self.fail(AMQPError(ReplyCode.INTERNAL_ERROR, "see the broker's log", 0), 0)
+        self._drop_input()
+
     def _drop_input(self) -> None:
         """After broken frames, a close-ok cannot be told from garbage."""
         self._rest.clear()
@@ -388,6 +378,9 @@ class Connection:
 
     def release(self) -> None:
         """Gives back what the connection holds: its channels and its exclusive queues."""
+        # What one channel gives back must not go to another one that is about to end.
+        for channel in self.channels.values():
+            channel.stop_consuming()
         for channel in list(self.channels.values()):
             channel.release()
             self.forget_channel(channel)

@@ -29,6 +29,12 @@ class Heartbeat:
         self.last_sent = now
         self.is_paused = False
 
+    def resume(self, now: float) -> None:
+        """What the peer sends is read again: its silence counts from now on."""
+        if self.is_paused:
+            self.is_paused = False
+            self.last_received = now
+
     def next_deadline(self) -> float | None:
         """When `check` wants to be called next."""
         if not self.interval_s:

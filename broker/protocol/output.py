@@ -7,8 +7,8 @@ from collections.abc import Callable
 OUTPUT_MAX = 1 << 20
 """Octets one connection collects in a batch before its consumers, and its own input, have to wait.
 A bound on memory, and on how long one connection keeps the others waiting."""
-STALLED_FROM = 8 << 20
-"""Octets that wait for a client from which it counts as one that does not read."""
+STALLED_FROM = 32 << 20
+"""Octets in front of the socket from which a client counts as one that does not read."""
 LARGE = 65_536
 """Octets from which a piece is better written as it is than copied into one with the others."""
 
@@ -32,8 +32,8 @@ class Output:
         self.size = 0
         # Some pieces are so large that they should not be copied into one with the others.
         self.has_large = False
-        # Octets that were taken and that the socket did not take yet, as last seen.
-        self.unread = 0
+        # Octets that were taken here and that the socket did not take yet.
+        self.unread: Callable[[], int] = lambda: 0
         # The socket takes no more for now.
         self.is_congested = False
         # Consumers were left waiting because there was no room.
@@ -56,7 +56,7 @@ class Output:
 
     def is_stalled(self) -> bool:
         """Whether the client does not read at all, as far as can be told."""
-        return self.unread + self.size > STALLED_FROM
+        return self.unread() > STALLED_FROM
 
     def can_take(self) -> bool:
         """Whether consumers may add to it; if not, they are woken when they may."""

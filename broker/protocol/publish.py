@@ -1,7 +1,7 @@
 """A publish: where its method frame leads, and its content while that is received frame by frame.
 
 The order of checks is RabbitMQ's: size, write permission, exchange, internal, reply-to,
-expiration, CC and BCC, user-id, route (rabbit_channel, handle_method of 'basic.publish').
+user-id, expiration, CC and BCC, route (rabbit_channel, handle_method of 'basic.publish').
 """
 
 from __future__ import annotations
@@ -209,10 +209,10 @@ def _check_and_edit(channel: Channel, header: bytes) -> bytes:
             edited = properties.replace_property(
                 header, properties.REPLY_TO, shortstr(f"{REPLY_TO_NAME}.{token}")
             )
-    if flags & properties.EXPIRATION:
-        _check_expiration(properties.text_property(header, properties.EXPIRATION) or "")
     if flags & properties.USER_ID:
         _check_user_id(channel, properties.text_property(header, properties.USER_ID) or "")
+    if flags & properties.EXPIRATION:
+        _check_expiration(properties.text_property(header, properties.EXPIRATION) or "")
     if flags & properties.HEADERS and "BCC" in properties.headers_table(header):
         edited = properties.without_header(edited, "BCC")
     return edited

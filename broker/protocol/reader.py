@@ -12,9 +12,9 @@ from broker.protocol import batch
 from broker.protocol.assembly import NO_HEADER, PUBLISH, Assembly
 from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
+from broker.protocol.memory import must_wait, must_wait_at_body
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.publish import (
-    find_route,
     is_special,
     publish,
     publish_special,
@@ -129,7 +129,7 @@ def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
     if assembly is not None:
         if kind != BODY or assembly.header is None:
             return False
-        if connection.has_contents_to_hold() and connection.must_wait():
+        if must_wait_at_body(connection):
             return True
         connection.position = end
         assembly.add_body(channel, chunk, at, end)
@@ -139,7 +139,7 @@ def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
     if kind != METHOD:
         return False
     if chunk.startswith(_PUBLISH_INDEX, at + 7):
-        if not connection.must_wait():
+        if not must_wait(connection):
             connection.position = batch.read_publishes(channel, chunk, at, end)
         return True
     if chunk.startswith(_ACK_INDEX, at + 7) and channel.transaction is None:
@@ -175,7 +175,7 @@ def _receive_frame(connection: Connection, kind: int, number: int, payload: byte
     else:
         raise AMQPError(
             ReplyCode.UNEXPECTED_FRAME,
-            "expected method frame, got non method frame instead",
+            _NOT_A_METHOD,
             0,
         )
 
@@ -201,7 +201,7 @@ def _receive_on_closed_channel(
     if kind != METHOD:
         raise AMQPError(
             ReplyCode.UNEXPECTED_FRAME,
-            "expected method frame, got non method frame instead",
+            _NOT_A_METHOD,
             0,
         )
     if not isinstance(decode_method(payload), commands.Channel.Open):
@@ -237,9 +237,6 @@ def _receive_while_closing(channel: Channel, kind: int, payload: bytes) -> None:
 
 def _receive_method(channel: Channel, payload: bytes) -> None:
     method = decode_method(payload)
-    if isinstance(method, commands.Basic.Publish):
-        channel.assembly = Assembly(channel.connection.broker, find_route(channel, payload))
-        return
     # What was published and acknowledged before this method comes before it.
     channel.connection.broker.run_deliveries()
     handler = CHANNEL_METHODS.get(type(method))

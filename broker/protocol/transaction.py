@@ -19,24 +19,26 @@ class Transaction:
     client may not settle them again, though they stay unacknowledged until the commit. What is
     held counts in `Broker.memory_used` until `drop`."""
 
-    __slots__ = ("_broker", "_size", "publishes", "settled", "settlements")
+    __slots__ = ("_broker", "acknowledged", "publishes", "settled", "settlements", "size")
 
     def __init__(self, broker: Broker) -> None:
         self.publishes: list[tuple[Route, Message, list[Queue] | None]] = []
         self.settlements: list[tuple[list[int], bool]] = []
         self.settled: set[int] = set()
+        # How many of these are acknowledgements.
+        self.acknowledged = 0
         self._broker = broker
-        self._size = 0
+        self.size = 0
 
     def publish(self, route: Route, messages: list[Message], queues: list[Queue] | None) -> None:
         """Keeps messages for the commit."""
         self.publishes += [(route, message, queues) for message in messages]
         size = size_of(messages)
-        self._size += size
+        self.size += size
         self._broker.memory_used += size
 
     def drop(self) -> None:
         """It holds nothing any more."""
         self.publishes.clear()
-        self._broker.memory_used -= self._size
-        self._size = 0
+        self._broker.memory_used -= self.size
+        self.size = 0

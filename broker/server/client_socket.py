@@ -38,6 +38,8 @@ class ClientSocket(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._aborting: asyncio.TimerHandle | None = None
+        self._resuming: asyncio.Handle | None = None
         self._is_reading = True
         self._is_open = False
         # Octets read since the last pause for consumers to catch up.
@@ -49,6 +51,7 @@ class ClientSocket(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH)
         server = self.server
         self.connection = server.accept(self)
+        self.connection.output.unread = self.transport.get_write_buffer_size
         deadline = server.settings.handshake_timeout_s
         self._timer = server.loop.call_later(deadline, self._handshake_is_late)
 
@@ -75,12 +78,14 @@ class ClientSocket(asyncio.Protocol):
             self.server.loop.call_soon(self.resume_reading)
 
     def eof_received(self) -> bool:
-        """The client will send no more; the transport closes itself."""
+        """The client will send no more: it is done with, and the transport closes itself."""
+        self.connection.receive_eof()
+        self.server.flush()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
-        for timer in (self._timer, self._closing):
+        for timer in (self._timer, self._closing, self._aborting):
             if timer is not None:
                 timer.cancel()
         self.connection.receive_eof()
@@ -93,12 +98,14 @@ class ClientSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self.connection.output.unread = 0
-        self._resume_output()
+        self.connection.resume_output()
+        self.server.flush()
         self.resume_reading()
 
-    def _resume_output(self) -> None:
-        self.connection.resume_output()
+    def _continue_output(self) -> None:
+        """What was written went to the socket at once: consumers that had to wait go on."""
+        self._resuming = None
+        self.connection.continue_output()
         self.server.flush()
 
     def _stop_reading(self) -> None:
@@ -114,11 +121,13 @@ class ClientSocket(asyncio.Protocol):
             return
         if connection.wants_turn:
             connection.resume_input()
+            self.server.broker.is_behind = False
             self.server.flush()
         if connection.wants_turn:
             self.server.loop.call_soon(self.resume_reading)
         elif self._may_read():
             self._is_reading = True
+            connection.heartbeat.resume(self.server.loop.time())
             self.transport.resume_reading()
 
     def _may_read(self) -> bool:
@@ -135,13 +144,18 @@ class ClientSocket(asyncio.Protocol):
         if pieces and not self.transport.is_closing():
             self.transport.writelines(pieces)
             connection.heartbeat.last_sent = now
-            connection.output.unread = self.transport.get_write_buffer_size()
-            if connection.output.unread > UNREAD_MAX:
+            if self.transport.get_write_buffer_size() > UNREAD_MAX:
+                # Its heartbeats wait in the socket: silence does not count.
+                connection.heartbeat.is_paused = True
                 self._stop_reading()
         if connection.close_in_s is not None:
             self.close_soon()
-        elif connection.output.is_starved and not connection.output.is_congested:
-            self.server.loop.call_soon(self._resume_output)
+        elif (
+            connection.output.is_starved
+            and not connection.output.is_congested
+            and self._resuming is None
+        ):
+            self._resuming = self.server.loop.call_soon(self._continue_output)
 
     def close_soon(self) -> None:
         """Closes the socket as the connection asked for; a peer that reads nothing is cut off."""
@@ -157,9 +171,9 @@ class ClientSocket(asyncio.Protocol):
     def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
-            if self._closing is not None:
-                self._closing.cancel()
-            self._closing = self.server.loop.call_later(CLOSE_PATIENCE_S, self.transport.abort)
+        if self._aborting is None:
+            # A peer that reads nothing would keep it open for as long as it likes.
+            self._aborting = self.server.loop.call_later(CLOSE_PATIENCE_S, self.transport.abort)
 
     def _handshake_is_late(self) -> None:
         connection = self.connection

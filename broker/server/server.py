@@ -137,6 +137,7 @@ class Server:
             connection = blocked.pop(0)
             assert isinstance(connection, Connection)
             connection.unblock(self.loop.time())
+            self.broker.is_behind = False
             client = self._sockets.get(connection)
             if client is not None:
                 client.resume_reading()
@@ -171,6 +172,7 @@ class Server:
                 client.transport.abort()
             else:
                 connection.close(ReplyCode.CONNECTION_FORCED, _SHUTDOWN_TEXT)
+                client.resume_reading()
         self.flush()
         if self._sockets:
             try:

@@ -165,7 +165,9 @@ def _getter(channel: Channel, queue: Queue) -> Consumer:
 def ack(channel: Channel, method: commands.Basic.Ack) -> None:
     """basic.ack: these deliveries are done with."""
     if channel.transaction is not None:
-        _settle_later(channel, method.delivery_tag, multiple=method.multiple, requeue=False)
+        channel.transaction.acknowledged += _settle_later(
+            channel, method.delivery_tag, multiple=method.multiple, requeue=False
+        )
     else:
         acknowledge(channel, method.delivery_tag, multiple=method.multiple)
 
@@ -193,7 +195,8 @@ def _reject(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> Non
         channel.acknowledge(groups)
 
 
-def _settle_later(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> None:
+def _settle_later(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> int:
+    """Keeps a settlement for the commit, and returns how many deliveries it is for."""
     transaction = channel.transaction
     assert transaction is not None
     tags = channel.unacked.tags(tag, multiple=multiple)
@@ -202,6 +205,7 @@ def _settle_later(channel: Channel, tag: int, *, multiple: bool, requeue: bool) 
         raise unknown_delivery_tag(tag)
     transaction.settled.update(tags)
     transaction.settlements.append((tags, requeue))
+    return len(tags)
 
 
 def recover(channel: Channel, method: commands.Basic.Recover) -> None:

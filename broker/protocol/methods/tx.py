@@ -36,6 +36,7 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
                 channel.requeue(groups)
             else:
                 channel.acknowledge(groups)
+    channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged
     channel.send(commands.Tx.CommitOk())
 
 

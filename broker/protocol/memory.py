@@ -1,0 +1,49 @@
+"""What a connection does while memory is short: it is handled up to its first publish, then waits
+(RabbitMQ, "Memory and Disk Alarms")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.errors import AMQPError, ReplyCode
+from broker.wire.methods import commands, make
+
+if TYPE_CHECKING:
+    from broker.protocol.connection import Connection
+
+
+def must_wait(connection: Connection) -> bool:
+    """Whether this connection has to stop here, at a publish.
+
+    Raises RESOURCE_ERROR if it would wait for itself: if its own unfinished contents and
+    transactions hold more than there may be.
+    """
+    broker = connection.broker
+    if not broker.check_memory():
+        return False
+    held = sum(
+        (channel.assembly.received if channel.assembly is not None else 0)
+        + (channel.transaction.size if channel.transaction is not None else 0)
+        for channel in connection.channels.values()
+    )
+    if held > broker.limits.memory:
+        raise AMQPError(
+            ReplyCode.RESOURCE_ERROR,
+            f"unfinished contents and transactions take {held} octets, more than the memory "
+            f"limit ({broker.limits.memory})",
+        )
+    if not connection.is_blocked:
+        connection.is_blocked = True
+        connection.heartbeat.is_paused = True
+        broker.blocked.append(connection)
+        if connection.understands("connection.blocked"):
+            connection.send_method(0, make(commands.Connection.Blocked, reason="low on memory"))
+    return True
+
+
+def must_wait_at_body(connection: Connection) -> bool:
+    """The same at a body frame. One unfinished content of a connection may always end."""
+    if not connection.broker.check_memory():
+        return False
+    unfinished = sum(channel.assembly is not None for channel in connection.channels.values())
+    return unfinished > 1 and must_wait(connection)
