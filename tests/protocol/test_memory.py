@@ -14,6 +14,8 @@ from tests.protocol.client import (
     Confirm,
     Queue,
     Site,
+    Tx,
+    is_close,
     octets_of,
     publish_octets,
 )
@@ -221,18 +223,67 @@ def test_content_in_many_frames_waits_in_the_middle_or_is_bounded(
     assert messages(client) == 1
 
 
+def begin_content(client: Client, octets: int, channel: int = 1) -> None:
+    """A content of which the last octets are missing."""
+    client.tell(Basic.Publish, channel, routing_key="q")
+    frames = header_frame(channel, octets + 1000, 0, b"") + frame(BODY, channel, b"x" * octets)
+    client.feed(frames)
+
+
 def test_unfinished_contents_count_as_memory(site: Site) -> None:
-    client = site.connect(channels=3)
-    client.queue()
-    for channel in (1, 2):
-        client.tell(Basic.Publish, channel, routing_key="q")
-        client.feed(header_frame(channel, 60_000, 0, b"") + frame(BODY, channel, b"x" * 51_000))
+    clients = [site.connect() for _ in range(3)]
+    clients[0].queue()
+    for client in clients[:2]:
+        begin_content(client, 51_000)
     assert site.broker.memory_used == 102_000
     assert site.broker.blocked == []
-    client.publish(b"x", channel=3)
+    clients[2].publish(b"x")
+    assert site.broker.blocked == [clients[2].connection]
+    # Each of the others may end the one it began.
+    for client in clients[:2]:
+        client.feed(frame(BODY, 1, b"x" * 1000))
+    assert site.vhost.queues["q"].messages == 2
+    for client in clients:
+        client.connection.receive_eof()
+    assert site.broker.memory_used == site.vhost.queues["q"].ready_bytes
+
+
+def test_second_unfinished_content_waits(site: Site, holder: Client) -> None:
+    client = site.connect(channels=2)
+    # Amid two contents when memory runs short.
+    holder.tell(Basic.Ack, delivery_tag=20, multiple=True)
+    site.unblock()
+    for channel in (1, 2):
+        begin_content(client, 1000, channel)
+    while site.broker.memory_used <= LIMIT:
+        holder.publish(b"x" * 5000, key="full")
+    client.feed(frame(BODY, 2, b"y" * 1000))
     assert site.broker.blocked == [client.connection]
-    client.connection.receive_eof()
-    assert site.broker.memory_used == 0
+    free(holder)
+    client.feed(frame(BODY, 1, b"y" * 1000))
+    assert site.vhost.queues["q"].messages == 2
+
+
+def test_who_would_wait_for_himself_is_told_so(site: Site) -> None:
+    for way in ("contents", "transaction"):
+        client = site.connect(channels=3)
+        client.queue()
+        if way == "contents":
+            for channel in (1, 2):
+                begin_content(client, 51_000, channel)
+        else:
+            client.ask(Tx.Select)
+            client.feed(publish_octets(b"x" * 51_000) * 2)
+        held = site.broker.memory_used
+        client.publish(b"x", channel=3)
+        (item,) = client.read()
+        wanted = (
+            f"unfinished contents and transactions take {held} octets, "
+            f"more than the memory limit ({LIMIT})"
+        )
+        assert is_close(item.method, 506, wanted, Basic.Publish)
+        assert site.broker.memory_used == 0
+        assert site.broker.blocked == []
 
 
 def test_low_mark_keeps_publishers_from_flapping(client: Client, holder: Client) -> None:
