@@ -79,10 +79,8 @@ class World:
                 octets = connection.data_to_send()
                 if octets:
                     self.peers[connection].sent.append(octets)
-                output = connection.output
-                if output.is_starved and not output.is_congested:
-                    connection.resume_output()
-                if connection.wants_turn and not output.is_congested:
+                connection.continue_output()
+                if connection.wants_turn and not connection.output.is_congested:
                     connection.resume_input()
         blocked = self.broker.blocked
         if blocked and not self.broker.check_memory():
@@ -103,6 +101,7 @@ class Peer:
         self.connection = Connection(
             world.broker, peer=(host, 40000), local=LOCAL, outbox=world.outbox, now=0.0
         )
+        self.connection.output.unread = self._unread
         world.peers[self.connection] = self
 
     def feed(self, octets: bytes) -> None:
@@ -129,6 +128,10 @@ class Peer:
         self.connection.resume_output()
         self.world.flush()
         self.feed(b"")
+
+    def _unread(self) -> int:
+        """Octets that wait in front of a client that does not read."""
+        return sum(map(len, self.sent)) if self.connection.output.is_congested else 0
 
     def take(self) -> bytes:
         """What the broker sent since the last time."""

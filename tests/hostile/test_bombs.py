@@ -75,17 +75,31 @@ def test_fan_out_to_many_queues_stops_soon_after_memory_is_short() -> None:
     assert overshoot <= 2 * 16_384 * (MESSAGE_OVERHEAD + 100)
 
 
-def test_publishes_of_a_transaction_count_as_used_memory_and_stop_their_publisher() -> None:
+def test_publishes_of_a_transaction_above_the_memory_limit_end_their_connection() -> None:
     client = opened(world(memory=1_000_000))
     client.ask(1, "queue.declare", queue="q")
     client.ask(1, "tx.select")
-    client.tell(*[publish("q", b"x" * 10_000)] * 200)
+    name, code, text = client.error(*[publish("q", b"x" * 10_000)] * 200)
+    assert (name, code) == ("connection.close", 506)
+    assert "more than the memory limit (1000000)" in text
     broker = client.world.broker
-    assert client.connection.is_blocked
-    assert 1_000_000 < broker.memory_used < 1_100_000
-    client.leave()
     assert broker.memory_used == 0
-    assert not broker.blocked
+    assert not broker.check_memory()
+
+
+def test_publishes_of_transactions_together_count_as_used_memory() -> None:
+    site = world(memory=1_000_000)
+    clients = [opened(site) for _ in range(5)]
+    for client in clients:
+        client.ask(1, "tx.select")
+        client.tell(*[publish("q", b"x" * 10_000)] * 30)
+    assert [client.connection.is_blocked for client in clients] == [False] * 3 + [True] * 2
+    assert 1_000_000 < site.broker.memory_used < 1_100_000
+    clients[0].leave()
+    assert not site.broker.blocked
+    for client in clients[1:]:
+        client.leave()
+    assert site.broker.memory_used == 0
 
 
 @pytest.mark.parametrize("end", ["tx.commit", "tx.rollback", "channel.close"])

@@ -170,36 +170,43 @@ def test_unfinished_body_is_given_back_however_its_channel_ends(end: str) -> Non
     assert broker.memory_used == 0
 
 
-def test_publisher_of_bodies_without_end_is_stopped_by_the_memory_limit() -> None:
-    client = began(100_000_000, memory=1_000_000)
-    frame = encode_frame(BODY, 1, b"x" * 100_000)
-    client.feed(frame * 2)
-    for number in range(2, 100):
-        client.feed(method(number, "channel.open"))
-        client.feed(method(number, "basic.publish", routing_key="q"))
-        if client.connection.is_blocked:
-            break
-        client.feed(encode_frame(HEADER, number, encode_header(100_000_000)))
-        client.feed(encode_frame(BODY, number, b"x" * 100_000))
-    assert client.connection.is_blocked
-    assert client.world.broker.memory_used <= 1_200_000
-
-
-def test_bodies_begun_before_memory_was_short_do_not_go_on_without_end() -> None:
+def test_client_whose_unfinished_bodies_are_above_the_memory_limit_is_closed() -> None:
     client = opened(world(memory=1_000_000), channels=50)
     for number in range(1, 51):
         client.feed(method(number, "basic.publish", routing_key="q"))
         client.feed(encode_frame(HEADER, number, encode_header(100_000_000)))
-    broker = client.world.broker
-    for turn in range(500):
-        if client.connection.is_blocked:
-            break
-        client.feed(encode_frame(BODY, turn % 50 + 1, b"x" * 100_000))
-    assert client.connection.is_blocked
-    assert broker.memory_used <= 1_300_000
+    frames = [encode_frame(BODY, turn % 50 + 1, b"x" * 100_000) for turn in range(100)]
+    assert client.error(*frames)[:2] == ("connection.close", 506)
+    assert client.world.broker.memory_used == 0
+
+
+def test_unfinished_bodies_wait_while_others_take_the_memory() -> None:
+    site = world(memory=1_000_000)
+    opened(site).tell(method(1, "queue.declare", queue="q"), *[publish("q", b"x" * 90_000)] * 10)
+    client = opened(site, channels=20)
+    for number in range(1, 21):
+        client.feed(method(number, "basic.publish", routing_key="q"))
+        client.feed(encode_frame(HEADER, number, encode_header(200_000)))
+    for number in range(1, 21):
+        client.feed(encode_frame(BODY, number, b"x" * 100_000))
+    assert site.broker.blocked == [client.connection]
+    assert site.broker.memory_used < 1_200_000
+    opened(site).tell(method(1, "queue.purge", queue="q"))
+    assert not site.broker.blocked
     client.leave()
-    assert broker.memory_used == 0
-    assert not broker.blocked
+    assert site.broker.memory_used == 0
+    assert not site.broker.blocked
+
+
+def test_unfinished_bodies_of_many_connections_stay_near_the_memory_limit() -> None:
+    site = world(memory=1_000_000)
+    clients = [opened(site) for _ in range(50)]
+    for client in clients:
+        client.feed(PUBLISH + encode_frame(HEADER, 1, encode_header(100_000_000)))
+    for _ in range(5):
+        for client in clients:
+            client.feed(encode_frame(BODY, 1, b"x" * 100_000))
+    assert site.broker.memory_used < 3_000_000
 
 
 def test_one_body_that_was_begun_ends_though_memory_is_short() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from broker.core.broker import Broker
 from broker.core.users import Permission
+from broker.protocol.output import STALLED_FROM
 from conformance.fuzz.world import World, method
 
 from .client import Client, opened, parse, publish, world
 
 NAME = "amq.rabbitmq.reply-to"
-UNREAD_MAX = 10 << 20
 REPLIES = {"queue": NAME, "no_ack": True}
 
 
@@ -144,18 +144,16 @@ def test_replies_to_who_does_not_read_are_dropped_above_a_bound() -> None:
     site = world()
     client, address = asking(site)
     server = opened(site)
-    output = client.connection.output
-    output.is_congested = True
-    reply = publish(address, b"x" * 1000) * 200
-    sizes = []
-    for _ in range(100):
-        server.connection.receive_data(reply, 0.0)
-        sizes.append(output.size)
-    assert sizes[-1] == sizes[len(sizes) // 2] <= UNREAD_MAX
-    output.is_congested = False
-    site.flush()
-    received = sum(answer.name == "basic.deliver" for answer in parse(client.take()))
-    assert 0 < received < 100 * 200
+    client.stop_reading()
+    reply = publish(address, b"x" * 100_000) * 20
+    waiting = []
+    for _ in range(40):
+        server.feed(reply)
+        waiting.append(sum(map(len, client.sent)))
+    assert waiting[-1] == waiting[len(waiting) // 2] <= STALLED_FROM + len(reply)
+    received = client.take().count(b"x" * 100_000)
+    assert 0 < received < 40 * 20
+    client.go_on_reading()
     assert opened_reply(site, client, address) == [b"!"]
 
 
