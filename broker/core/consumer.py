@@ -41,6 +41,7 @@ class Consumer:
         "exclusive",
         "heads",
         "is_waiting",
+        "left_at",
         "no_ack",
         "prefetch",
         "priority",
@@ -74,6 +75,8 @@ class Consumer:
         self.unacked = 0
         # Whether it stands in its queue's line of consumers that can take a message.
         self.is_waiting = False
+        # When it left the line, by the line's own count.
+        self.left_at = 0
         # The start of a deliver frame for this consumer, by the length of what is behind it.
         self.heads: dict[int, bytes] = {}
 
@@ -101,7 +104,7 @@ class ConsumerLine:
     takes over (RabbitMQ, "Single Active Consumer").
     """
 
-    __slots__ = ("_all", "_lines", "_priorities", "exclusive_count", "single_active")
+    __slots__ = ("_all", "_left", "_lines", "_priorities", "exclusive_count", "single_active")
 
     def __init__(self, *, single_active: bool = False) -> None:
         self.single_active = single_active
@@ -110,6 +113,7 @@ class ConsumerLine:
         # Priorities whose line is not empty, negated so that the highest is first.
         self._priorities: list[int] = []
         self.exclusive_count = 0
+        self._left = 0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -148,6 +152,8 @@ class ConsumerLine:
 
     def _step_out(self, consumer: Consumer) -> None:
         consumer.is_waiting = False
+        self._left += 1
+        consumer.left_at = self._left
         line = self._lines[consumer.priority]
         del line[consumer]
         if not line:

@@ -7,6 +7,7 @@ place where an `AMQPError` becomes a channel.close or a connection.close.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from broker.core.consumer import Consumer
@@ -216,8 +217,14 @@ class Connection:
         """What was collected is written: consumers that had to wait go on if it was taken."""
         if self.output.is_starved and not self.output.is_congested:
             self.output.is_starved = False
-            for channel in self.channels.values():
-                channel.wake_consumers()
+            left = [
+                consumer
+                for channel in self.channels.values()
+                for consumer in channel.consumers.values()
+                if not consumer.is_waiting
+            ]
+            for consumer in sorted(left, key=attrgetter("left_at")):  # in the old order
+                consumer.wake()
             self._end_batch()
 
     # Time
@@ -349,7 +356,7 @@ class Connection:
         self.close_in_s = min(patience, self.heartbeat.interval_s or patience)
 
     def _break(self, error: Exception) -> None:
-        """A bug of ours: the trace goes to the log, the client is told that there is one."""
+        """A bug of ours: the trace goes to the log, the client hears that there is one."""
         self.broker.note("internal_error", {"connection": self.name, "error": error})
         self.fail(AMQPError(ReplyCode.INTERNAL_ERROR, "see the broker's log", 0), 0)
         self._drop_input()

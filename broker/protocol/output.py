@@ -56,7 +56,7 @@ class Output:
 
     def is_stalled(self) -> bool:
         """Whether the client does not read at all, as far as can be told."""
-        return self.unread() > STALLED_FROM
+        return self.unread() + self.size > STALLED_FROM
 
     def can_take(self) -> bool:
         """Whether consumers may add to it; if not, they are woken when they may."""

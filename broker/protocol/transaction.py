@@ -33,7 +33,8 @@ class Transaction:
     def publish(self, route: Route, messages: list[Message], queues: list[Queue] | None) -> None:
         """Keeps messages for the commit."""
         self.publishes += [(route, message, queues) for message in messages]
-        size = size_of(messages)
+        # Counted for each queue, as they will be after the commit.
+        size = size_of(messages) * max(1, len(queues or ()))
         self.size += size
         self._broker.memory_used += size
 
