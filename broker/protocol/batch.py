@@ -66,13 +66,11 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     startswith = chunk.startswith
     knows = channel.shapes.knows
     limit = 0
-    stop: int
     try:
         while end <= last_header:
             kind, frame_channel, size, class_id, weight, body_size, flags = _UNPACK(chunk, end)
-            stop = body_at = end + FRAME_OVERHEAD + size
-            if body_size:
-                stop += FRAME_OVERHEAD + body_size
+            body_at: int = end + FRAME_OVERHEAD + size
+            stop = body_at + (FRAME_OVERHEAD + body_size if body_size else 0)
             if (
                 stop > len(chunk)
                 or kind != HEADER
