@@ -11,6 +11,7 @@ from broker.wire.table import Field
 from tests.core.fakes import (
     Sink,
     add_consumer,
+    body_of,
     entries_of,
     got,
     make_broker,
@@ -44,6 +45,9 @@ def test_everybody_gets_one_message_a_round(queue: Queue, count: int, *, shared:
     run(queue, count)
     for place, consumer in enumerate(consumers):
         assert got(consumer) == numbered(count)[place::3]
+    if sink is not None:
+        # What one channel gets, it gets in order.
+        assert [body_of(entry) for _, entry in sink.got] == numbered(count)
 
 
 @examples(60)

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 from broker.core.reply import REPLY_TO_NAME
+from broker.protocol import reader
 from broker.protocol.output import LARGE, OUTPUT_MAX, STALLED_FROM, Output
 from broker.protocol.states import ConnectionState
 from tests.protocol.client import (
@@ -85,12 +86,16 @@ def test_input_waits_while_the_output_is_full_and_keeps_its_order(client: Client
     assert list(client.site.vhost.queues) == ["q", "after", "later"]
 
 
-def test_one_connection_is_bounded_in_what_it_moves_in_a_turn(client: Client) -> None:
+def test_one_connection_is_bounded_in_what_it_moves_in_a_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reader.WORK_MAX == 20_000
+    monkeypatch.setattr(reader, "WORK_MAX", 200)
     client.queue()
-    client.feed(publish_octets(b"") * 25_000)
+    client.feed(publish_octets(b"") * 250)
     client.consume()
     client.read()
-    # Each of these few octets moves 25,000 messages.
+    # Each of these few octets moves 250 messages.
     again = octets_of(Basic.Nack, delivery_tag=0, multiple=True, requeue=True)
     client.connection.receive_data(again * 4 + octets_of(Queue.Declare, queue="after"), 0.0)
     assert client.connection.wants_turn

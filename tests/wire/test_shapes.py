@@ -16,7 +16,7 @@ from broker.wire.properties import (
     headers_table,
     text_property,
 )
-from broker.wire.shape import LESSONS, SHAPES_MAX, Shapes, value_spans
+from broker.wire.shape import LESSONS, SHAPES_MAX, SIZE_MAX, Shapes, value_spans
 from broker.wire.table import Field, encode_table
 from tests.wire.contents import flags_and_octets, raw_properties
 from tests.wire.profiles import examples
@@ -196,3 +196,12 @@ def test_shapes_that_are_remembered_are_bounded() -> None:
         for size in range(SHAPES_MAX * 3)
     )
     assert 1 <= remembered <= SHAPES_MAX
+
+
+def test_long_property_lists_are_not_learnt() -> None:
+    shapes = Shapes()
+    for size, is_learnt in ((SIZE_MAX, True), (SIZE_MAX + 1, False)):
+        octets = encode_table({"a": Field("longstr", "x" * (size - 11))})
+        assert len(octets) == size
+        learn(shapes, octets, HEADERS)
+        assert shapes.knows(*_placed(octets, HEADERS)) == is_learnt

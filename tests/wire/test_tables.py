@@ -11,6 +11,7 @@ from pamqp import encode
 from broker.wire.table import (
     FIELD_SIZES,
     TABLE_DEPTH_MAX,
+    TABLE_FIELDS_MAX,
     Field,
     Table,
     TableError,
@@ -238,6 +239,32 @@ def test_more_levels_are_refused(nested: Callable[[int], bytes], depth: int) -> 
         decode_table(octets)
     with pytest.raises(TableError):
         check_table(octets, 0, len(octets))
+
+
+def many_fields(count: int) -> bytes:
+    return b"\x01aV" * count
+
+
+def many_items(count: int) -> bytes:
+    return named(b"k", long(b"A", b"V" * (count - 1)))
+
+
+def many_tables(count: int) -> bytes:
+    """Each inner table is a field, and has one."""
+    return named(b"k", long(b"F", many_fields(1))) * (count // 2)
+
+
+@pytest.mark.parametrize("made", [many_fields, many_items, many_tables])
+def test_fields_are_counted_wherever_they_are(made: Callable[[int], bytes]) -> None:
+    octets = made(TABLE_FIELDS_MAX)
+    check_table(octets, 0, len(octets))
+    decode_table(octets)
+    for count in (TABLE_FIELDS_MAX + 2, 40_000):
+        octets = made(count)
+        with pytest.raises(TableError):
+            check_table(octets, 0, len(octets))
+        with pytest.raises(TableError):
+            decode_table(octets)
 
 
 # What else is done with tables
