@@ -166,7 +166,7 @@ def test_first_wrong_argument_in_rabbitmqs_order_is_named() -> None:
     )
 
 
-@examples(200)
+@examples(100)
 @given(st.sampled_from(sorted(QUEUE_ARGUMENTS)), fields)
 def test_any_value_is_taken_or_refused(key: str, field: Field) -> None:
     problem({key: field})
@@ -301,7 +301,7 @@ def test_queue_type_is_compared_last() -> None:
     assert "'x-max-length'" in (difference(received, {}) or "")
 
 
-@examples(150)
+@examples(80)
 @given(
     st.dictionaries(st.sampled_from(COMPARED_ARGUMENTS), fields, max_size=3),
     st.dictionaries(st.sampled_from(COMPARED_ARGUMENTS), fields, max_size=3),

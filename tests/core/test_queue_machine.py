@@ -230,4 +230,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = steps(150, 40)
+TestQueueMachine.settings = steps(100, 40)

@@ -157,4 +157,4 @@ class TopologyMachine(RuleBasedStateMachine):
 
 
 TestTopologyMachine = TopologyMachine.TestCase
-TestTopologyMachine.settings = steps(50, 40)
+TestTopologyMachine.settings = steps(35, 40)

@@ -89,13 +89,13 @@ def check(program: Program, *cuts: Cut) -> None:
         assert difference(found, wanted) == ""
 
 
-@examples(120)
+@examples(80)
 @given(programs, st.randoms(use_true_random=False))
 def test_where_chunks_end_makes_no_difference(program: Program, random: Any) -> None:
     check(program, whole, in_pieces(random))
 
 
-@examples(15)
+@examples(10)
 @given(programs)
 def test_single_octets_make_no_difference(program: Program) -> None:
     check(program, octet_by_octet)

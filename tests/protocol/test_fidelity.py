@@ -54,7 +54,7 @@ def is_routing(octets: bytes) -> bool:
     return b"\x02CC" in octets or b"\x03BCC" in octets or REPLY_TO_NAME.encode() in octets
 
 
-@examples(100)
+@examples(60)
 @given(quiet_properties, st.binary(max_size=40), st.booleans(), st.booleans())
 def test_header_and_body_come_out_as_they_went_in(
     chosen: dict[int, bytes], body: bytes, together: bool, same_size: bool
@@ -112,7 +112,7 @@ def test_what_pamqp_cannot_encode_again_passes(
     assert found == flags.to_bytes(2, "big") + octets
 
 
-@examples(80)
+@examples(50)
 @given(quiet_properties, tables, st.integers(0, 3))
 def test_bcc_is_cut_out_and_nothing_else(
     chosen: dict[int, bytes], table: Table, place: int

@@ -139,7 +139,7 @@ def mutations() -> st.SearchStrategy[list[tuple[int, int, bytes]]]:
     return st.lists(one, min_size=1, max_size=5)
 
 
-@examples(150)
+@examples(100)
 @given(mutations(), st.integers(1, 400))
 def test_spoilt_sessions(changes: list[tuple[int, int, bytes]], chunk: int) -> None:
     octets = LIFE

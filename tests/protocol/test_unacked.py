@@ -120,9 +120,9 @@ class RealUnackedMachine(UnackedMachine):
 
 
 TestUnackedMachine = UnackedMachine.TestCase
-TestUnackedMachine.settings = steps(120, 40)
+TestUnackedMachine.settings = steps(70, 40)
 TestRealUnackedMachine = RealUnackedMachine.TestCase
-TestRealUnackedMachine.settings = steps(30, 30)
+TestRealUnackedMachine.settings = steps(20, 30)
 
 
 def test_groups_are_runs_of_one_consumer() -> None:

@@ -60,7 +60,7 @@ def test_frame_says_what_is_in_it(kind: int, channel: int, payload: bytes) -> No
     assert parsed(frame(kind, channel, payload)) == [(kind, channel, payload)]
 
 
-@examples(150)
+@examples(80)
 @given(channels, st.binary(max_size=300), frame_sizes)
 def test_body_frames_are_full_but_for_the_last(channel: int, octets: bytes, size: int) -> None:
     frames = parsed(b"".join(body_frames(channel, octets, size)))
@@ -81,7 +81,7 @@ def test_body_of_a_content_is_what_its_frames_hold(
     assert body(header + pieces, len(header)) == octets
 
 
-@examples(200)
+@examples(100)
 @given(contents, channels, channels, frame_sizes, st.binary(max_size=20))
 def test_reframed_content_has_the_same_header_and_body(
     content: tuple[bytes, list[int]], channel: int, new_channel: int, size: int, rest: bytes
