@@ -221,3 +221,20 @@ def test_returned_message_is_the_one_that_was_sent(client: Client) -> None:
     content = content_octets(b"x" * 5000, flags=flags, properties=octets)
     assert content.startswith(b"\x02\x00\x01" + len(item.header).to_bytes(4, "big") + item.header)
     assert item.body == b"x" * 5000
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_contents_of_several_channels_may_be_interleaved(site: Site, *, together: bool) -> None:
+    client = site.connect(channels=4)
+    client.queue()
+    client.consume(channel=4, no_ack=True)
+    beat = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+    contents = []
+    for channel in (1, 2, 3):
+        pieces = [frame(BODY, channel, bytes([channel]) * size) for size in (10, 5000, 1)]
+        method = octets_of(Basic.Publish, channel, routing_key="q")
+        contents.append([method, header_frame(channel, 5011, 0, b""), *pieces])
+    frames = [frame for step in zip(*contents, strict=True) for frame in (*step, beat)]
+    for chunk in [b"".join(frames)] if together else frames:
+        client.feed(chunk)
+    assert client.bodies() == [bytes([channel]) * 5011 for channel in (1, 2, 3)]
