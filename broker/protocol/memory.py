@@ -21,17 +21,8 @@ def must_wait(connection: Connection) -> bool:
     broker = connection.broker
     if not broker.check_memory():
         return False
-    held = sum(
-        (channel.assembly.received if channel.assembly is not None else 0)
-        + (channel.transaction.size if channel.transaction is not None else 0)
-        for channel in connection.channels.values()
-    )
-    if held > broker.limits.memory:
-        raise AMQPError(
-            ReplyCode.RESOURCE_ERROR,
-            f"unfinished contents and transactions take {held} octets, more than the memory "
-            f"limit ({broker.limits.memory})",
-        )
+    if _held(connection) > broker.limits.memory:
+        raise _too_much(connection, "more than")
     if not connection.is_blocked:
         connection.is_blocked = True
         connection.heartbeat.is_paused = True
@@ -42,8 +33,29 @@ def must_wait(connection: Connection) -> bool:
 
 
 def must_wait_at_body(connection: Connection) -> bool:
-    """The same at a body frame. One unfinished content of a connection may always end."""
-    if not connection.broker.check_memory():
+    """The same at a body frame. One unfinished content of a connection may always end, but not
+    when many connections have one: raises RESOURCE_ERROR once the others hold twice the limit."""
+    broker = connection.broker
+    if not broker.check_memory():
         return False
+    if broker.memory_used - _held(connection) > 2 * broker.limits.memory:
+        raise _too_much(connection, "beside others far above")
     unfinished = sum(channel.assembly is not None for channel in connection.channels.values())
     return unfinished > 1 and must_wait(connection)
+
+
+def _held(connection: Connection) -> int:
+    """Octets in unfinished contents and open transactions of this connection."""
+    return sum(
+        (channel.assembly.received if channel.assembly is not None else 0)
+        + (channel.transaction.size if channel.transaction is not None else 0)
+        for channel in connection.channels.values()
+    )
+
+
+def _too_much(connection: Connection, why: str) -> AMQPError:
+    return AMQPError(
+        ReplyCode.RESOURCE_ERROR,
+        f"unfinished contents and transactions take {_held(connection)} octets, {why} the memory "
+        f"limit ({connection.broker.limits.memory})",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 OUTPUT_MAX = 1 << 20
 """Octets one connection collects in a batch before its consumers, and its own input, have to wait.
 A bound on memory, and on how long one connection keeps the others waiting."""
-STALLED_FROM = 32 << 20
+STALLED_FROM = 16 << 20
 """Octets in front of the socket from which a client counts as one that does not read."""
 LARGE = 65_536
 """Octets from which a piece is better written as it is than copied into one with the others."""
