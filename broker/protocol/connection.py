@@ -41,6 +41,8 @@ LOGIN_FAILURE_DELAY_S = 3.0
 guessing passwords is slow (RabbitMQ's SILENT_CLOSE_DELAY)."""
 CLOSE_TIMEOUT_S = 30.0
 """Seconds a client has to answer connection.close."""
+CLOSE_WHEN_BROKEN_S = 1.0
+"""Seconds to read connection.close before the end, for a client whose frames are broken."""
 CLOSE_TIMEOUT_BEFORE_LOGIN_S = 5.0
 """The same, for one that never logged in."""
 
@@ -78,10 +80,10 @@ class Connection:
         # Channels with publishes to confirm at the end of this batch.
         self.confirming: dict[Channel, None] = {}
         self.was_open = False
-        self.has_received = False
+        self.has_received = self.is_broken = False
         # Where in the chunk parsing goes on; also after an error.
         self.position = 0
-        # Seconds until the socket is to be closed, 0 at once; None while it stays.
+        # Seconds until the socket is closed, 0 at once; None while it stays.
         self.close_in_s: float | None = None
         self.close_reason = ""
         # Publishing waits for memory: input stays in `_rest`, from the first publish on.
@@ -99,6 +101,8 @@ class Connection:
     def receive_data(self, octets: bytes, now: float) -> None:
         """Handles a chunk. It raises nothing: what is wrong with it is answered."""
         self.has_received = True
+        if self.is_broken:
+            return
         self.heartbeat.last_received = now
         at = self._complete_frame(octets) if self._rest else 0
         if self.is_blocked or self.wants_turn:
@@ -143,7 +147,6 @@ class Connection:
             if self.state is not ConnectionState.AWAITING_HEADER:
                 read_frames(self, chunk)
         except AMQPError as error:
-            # The frames themselves are broken: nothing after this can be read.
             self.fail(error, 0)
             self._drop_input()
         except Exception as error:  # noqa: BLE001  # a bug of ours ends this connection alone
@@ -160,7 +163,7 @@ class Connection:
             self.close_reason = name_hello(chunk)
             self.output.reserve(len(PROTOCOL_HEADER)).append(PROTOCOL_HEADER)
             self.position = len(chunk)
-            self._close_now()
+            self.finish()
         elif len(chunk) >= len(PROTOCOL_HEADER):
             self.position = len(PROTOCOL_HEADER)
             self.state = ConnectionState.STARTING
@@ -182,7 +185,7 @@ class Connection:
         """The client, or the network, is gone."""
         if not self.close_reason:
             self.close_reason = "client closed the socket"
-        self._close_now()
+        self.finish()
 
     # Memory
 
@@ -247,7 +250,7 @@ class Connection:
             self.close_reason = (
                 f"missed heartbeats from client, timeout: {self.heartbeat.interval_s}s"
             )
-            self._close_now()
+            self.finish()
 
     # Capabilities and queues
 
@@ -285,8 +288,7 @@ class Connection:
         if self.state in HANDSHAKE:
             self._fail_handshake(error)
             return
-        # What was published and acknowledged before comes before the error.
-        self.broker.run_deliveries()
+        self.broker.run_deliveries()  # what was published before comes before the error
         index = error.method_index or 0
         channel = self.channels.get(number)
         if error.is_hard or channel is None:
@@ -362,20 +364,19 @@ class Connection:
         self._drop_input()
 
     def _drop_input(self) -> None:
-        """After broken frames, a close-ok cannot be told from garbage."""
+        """After broken frames nothing can be told from garbage: no more is read."""
+        self.is_broken = True
         self._rest.clear()
         self.position = 1 << 62
+        if self.state is ConnectionState.CLOSING:
+            self.close_in_s = CLOSE_WHEN_BROKEN_S
 
-    def _close_now(self) -> None:
-        """The end of the socket, after what is still to be sent."""
+    def finish(self) -> None:
+        """Nothing is left but the socket, which ends after what is still to be sent."""
         self.state = ConnectionState.CLOSED
         self._outbox.append(self)
         self.release()
         self.close_in_s = 0
-
-    def finish(self) -> None:
-        """Close and close-ok are exchanged: nothing is left but the socket."""
-        self._close_now()
 
     def forget_channel(self, channel: Channel) -> None:
         """The channel number is free again."""
@@ -385,8 +386,7 @@ class Connection:
 
     def release(self) -> None:
         """Gives back what the connection holds: its channels and its exclusive queues."""
-        # What one channel gives back must not go to another one that is about to end.
-        for channel in self.channels.values():
+        for channel in self.channels.values():  # what one gives back must not go to another
             channel.stop_consuming()
         for channel in list(self.channels.values()):
             channel.release()
