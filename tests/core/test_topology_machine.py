@@ -30,6 +30,10 @@ class TopologyMachine(RuleBasedStateMachine):
         self.bindings: set[tuple[str, str, str]] = set()
         self.routes: dict[tuple[str, str], set[str]] = {}
         self.epoch = -1
+        for name, kind in (("a", "direct"), ("b", "fanout")):
+            self.declare_exchange(name, kind, auto_delete=name == "b", alternate=None)
+            self.declare_queue(name)
+            self.bind(name, f"q{name}", "k")
 
     def exists(self, place: str) -> bool:
         return place in self.exchanges or place in self.queues

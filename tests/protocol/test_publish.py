@@ -118,17 +118,31 @@ def test_route_is_looked_up_again_when_something_changed(client: Client) -> None
         client.queue(name)
     fanout: dict[str, Any] = {"exchange": "amq.fanout", "routing_key": ""}
     site = client.site
-    client.publish(b"nobody", exchange="amq.fanout", key="")
+
+    def publish(*returned: bytes) -> None:
+        # The same octets each time: what they lead to is remembered.
+        client.publish(b"x", exchange="amq.fanout", key="", mandatory=True)
+        assert client.bodies() == list(returned)
+
+    publish(b"x")
     client.ask(Queue.Bind, queue="a", **fanout)
-    client.publish(b"1", exchange="amq.fanout", key="")
+    publish()
     client.ask(Queue.Bind, queue="b", **fanout)
-    client.publish(b"2", exchange="amq.fanout", key="")
+    publish()
     client.ask(Queue.Unbind, queue="a", **fanout)
-    client.publish(b"3", exchange="amq.fanout", key="")
+    publish()
     assert (waiting(site, "a"), waiting(site, "b")) == (2, 2)
     client.ask(Queue.Delete, queue="b")
-    client.publish(b"4", exchange="amq.fanout", key="", mandatory=True)
-    assert client.bodies() == [b"4"]
+    publish(b"x")
+    client.queue("b")
+    publish(b"x")
+    client.ask(Exchange.Declare, exchange="x", exchange_type="fanout", auto_delete=True)
+    client.ask(Exchange.Bind, source="amq.fanout", destination="x")
+    client.ask(Queue.Bind, queue="b", exchange="x")
+    publish()
+    client.ask(Queue.Unbind, queue="b", exchange="x")
+    assert "x" not in site.vhost.exchanges
+    publish(b"x")
 
 
 def test_deleted_exchange_is_missed_at_once(client: Client) -> None:
