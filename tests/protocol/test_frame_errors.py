@@ -146,6 +146,22 @@ def test_other_frame_where_a_header_is_expected(client: Client) -> None:
     assert is_close(only_close(client).method, 505, wanted, Basic.Publish)
 
 
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_content_of_another_channel_is_not_taken(
+    site: Site, body: bytes, *, together: bool
+) -> None:
+    client = site.connect(channels=2)
+    client.queue()
+    body_frame = frame(BODY, 1, body) if body else b""
+    chunks = [PUBLISH, header_frame(2, len(body), 0, b"") + body_frame]
+    for chunk in [b"".join(chunks)] if together else chunks:
+        client.feed(chunk)
+    wanted = "expected method frame, got non method frame instead"
+    assert is_close(only_close(client).method, 505, wanted, None)
+    assert site.vhost.queues["q"].messages == 0
+
+
 @pytest.mark.parametrize("class_id", [0, 50, 61, 65535])
 def test_header_of_another_class(client: Client, class_id: int) -> None:
     header = bytearray(content_octets(b""))

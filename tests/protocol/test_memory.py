@@ -3,6 +3,7 @@
 import pytest
 
 from broker.core.broker import MEMORY_LOW_SHARE
+from broker.protocol import batch
 from broker.protocol.states import ConnectionState
 from broker.wire.frames import BODY, frame
 from broker.wire.methods import commands
@@ -135,6 +136,21 @@ def test_order_is_kept_over_many_chunks(client: Client, holder: Client) -> None:
     free(holder)
     client.consume(no_ack=True)
     assert client.bodies() == [b"%d" % number for number in range(50)]
+
+
+@pytest.mark.parametrize("queues", [1, 10])
+def test_memory_is_looked_at_again_within_a_run(
+    site: Site, monkeypatch: pytest.MonkeyPatch, queues: int
+) -> None:
+    assert batch.RUN_MAX == 16_384
+    monkeypatch.setattr(batch, "RUN_MAX", 20)
+    client = site.connect()
+    for number in range(queues):
+        client.queue(f"q{number}")
+        client.ask(Queue.Bind, queue=f"q{number}", exchange="amq.fanout")
+    client.feed(publish_octets(b"x" * 1000, exchange="amq.fanout") * 400)
+    assert client.connection.is_blocked
+    assert site.broker.memory_used < LIMIT + 25 * 1300
 
 
 def test_confirms_come_after_the_wait(client: Client, holder: Client) -> None:

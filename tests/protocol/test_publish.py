@@ -226,6 +226,15 @@ def test_impersonator_may_claim_to_be_anybody(site: Site) -> None:
     assert waiting(site) == 1
 
 
+def test_no_other_tag_makes_an_impersonator(site: Site) -> None:
+    tags = frozenset({"administrator", "management", "impersonators"})
+    site.broker.add_user("admin", b"p", tags=tags, permissions={"/": Permission()})
+    client = site.connect(user="admin", password="p")
+    client.publish(flags=USER_ID, properties=shortstr("guest"))
+    wanted = "user_id property set to 'guest' but authenticated user was 'admin'"
+    assert refused(client, 406, wanted)
+
+
 @pytest.mark.parametrize("name", ["CC", "BCC"])
 def test_sender_may_name_further_keys(client: Client, name: str) -> None:
     for queue in ("q", "a", "b"):
@@ -297,6 +306,21 @@ def test_returns_come_before_the_confirm(client: Client) -> None:
         (Basic.Return, b"1"),
         (Basic.Return, b"3"),
         (Basic.Ack, b""),
+    ]
+
+
+def test_returns_keep_their_place_among_deliveries(client: Client) -> None:
+    client.queue()
+    client.consume(no_ack=True)
+    client.feed(
+        publish_octets(b"1")
+        + publish_octets(b"2", key="nope", mandatory=True)
+        + publish_octets(b"3")
+    )
+    assert [(item.kind, item.body) for item in client.read()] == [
+        (Basic.Deliver, b"1"),
+        (Basic.Return, b"2"),
+        (Basic.Deliver, b"3"),
     ]
 
 
