@@ -308,6 +308,16 @@ def test_everything_may_be_acknowledged_where_there_is_nothing(client: Client) -
     assert client.read() == []
 
 
+@pytest.mark.parametrize("kind", [Basic.Ack, Basic.Nack])
+def test_everything_is_all_that_was_due_before_in_the_chunk(
+    client: Client, kind: type[Method]
+) -> None:
+    client.consume()
+    client.feed(publish_octets(b"1") + octets_of(kind, delivery_tag=0, multiple=True))
+    assert client.bodies() == [b"1"]
+    assert counts(client.site) == (0, 0)
+
+
 def test_tags_belong_to_their_channel(client: Client) -> None:
     got(client, 1)
     answer = client.ask(Basic.Ack, 2, delivery_tag=1)
