@@ -160,13 +160,14 @@ class ConsumerLine:
             del self._lines[consumer.priority]
             self._priorities.remove(-consumer.priority)
 
-    def line(self) -> Line | None:
-        """The line with the highest priority in which somebody has room, its first one having
-        room for sure; None if nobody has any."""
+    def line(self) -> tuple[Line, Consumer, int] | None:
+        """The line with the highest priority in which somebody has room, with its first consumer
+        and how much room that one has; None if nobody has any."""
         while self._priorities:
             line = self._lines[-self._priorities[0]]
             first = next(iter(line))
-            if first.room() > 0:
-                return line
+            room = first.room()
+            if room > 0:
+                return line, first, room
             self._step_out(first)
         return None

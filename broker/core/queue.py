@@ -160,12 +160,12 @@ class Queue:
         self._is_touched = False
         consumers = self.consumers
         while self._ready or self._returned:
-            line = consumers.line()
-            if line is None:
+            turn = consumers.line()
+            if turn is None:
                 return
-            first = next(iter(line))
+            line, first, room = turn
             if len(line) == 1:
-                self._give(first, first.room())
+                self._give(first, room)
             elif self._returned or not self._give_in_turn(line):
                 self._give(first, 1)
                 if first.is_waiting:

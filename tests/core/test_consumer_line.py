@@ -191,6 +191,7 @@ def test_line_counts_who_is_there() -> None:
     line.wake(a)
     found = line.line()
     assert found is not None
-    assert list(found) == [b]
+    assert (list(found[0]), found[1]) == ([b], b)
+    assert found[2] > 0
     line.remove(b)
     assert line.line() is None
