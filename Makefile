@@ -8,7 +8,7 @@ PORT ?= 5672
 URL ?= amqp://guest:guest@$(HOST):$(PORT)/
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types unit conformance docs format clean
+.PHONY: run test lint types unit conformance clients-node docs format clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -41,6 +41,10 @@ unit: $(VENV)/.installed-test
 # Runs against any broker that listens at URL.
 conformance: $(VENV)/.installed-test
 	$(BIN)/python -m conformance --url $(URL)
+
+# amqplib's tests against the broker at URL; needs node and npm.
+clients-node:
+	sh tests/clients/node/run.sh $(URL)
 
 # Rewrites the pages of docs/ that are made from the code.
 docs: $(VENV)/.installed

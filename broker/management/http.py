@@ -30,9 +30,12 @@ _BACKLOG = 64
 async def start_http(broker: Broker, host: str, port: int, facts: NodeFacts) -> HttpServer:
     """Serves the pages of `broker.management.app` on this address; port 0 takes a free one.
 
-    Raises OSError, with one line that says what could not be listened on and why.
+    Raises OSError, with one line that says what could not be done and why.
     """
-    await asyncio.to_thread(_import_connections)
+    try:
+        await asyncio.to_thread(_import_connections)
+    except (OSError, ImportError) as error:
+        raise OSError(f"cannot load the HTTP server: {error}") from None
     from broker.management.http_connection import HttpState, connections  # noqa: PLC0415
 
     state = HttpState()

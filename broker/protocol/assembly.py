@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.message import Message
 from broker.errors import AMQPError, ReplyCode
+from broker.protocol.remainder import Piece, piece_of
 from broker.wire import properties
 from broker.wire.frames import FRAME_MIN_SIZE, FRAME_OVERHEAD, HEADER, body_frames, frame
 
@@ -45,7 +47,7 @@ class Assembly:
         self.body_size = 0
         self._broker = broker
         self.received = 0
-        self._frames: list[bytes] = []
+        self._frames: list[Piece] = []
         self._small = bytearray()
 
     def add_header(self, channel: Channel, payload: bytes) -> None:
@@ -73,15 +75,21 @@ class Assembly:
             raise AMQPError(
                 ReplyCode.FRAME_ERROR, "content body frame exceeds remaining content size", PUBLISH
             )
-        self.received += size
-        self._broker.memory_used += size
         if SMALL <= size <= channel.connection.frame_max - FRAME_OVERHEAD:
-            self._cut_small(channel)
-            self._frames.append(chunk[at:end])
+            self.add_frame(channel, size, [piece_of(chunk, at, end)])
         elif size:
+            self.received += size
+            self._broker.memory_used += size
             self._small += chunk[at + 7 : end - 1]
             if len(self._small) >= channel.connection.frame_max - FRAME_OVERHEAD:
                 self._cut_small(channel)
+
+    def add_frame(self, channel: Channel, size: int, pieces: Sequence[Piece]) -> None:
+        """Takes a body frame with `size` octets of body that can be passed on as it is."""
+        self.received += size
+        self._broker.memory_used += size
+        self._cut_small(channel)
+        self._frames += pieces
 
     def _cut_small(self, channel: Channel) -> None:
         if self._small:

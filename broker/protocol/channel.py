@@ -16,12 +16,10 @@ from broker.core.message import ORIGIN, Entry, Message, content_for, framing
 from broker.core.queue import Queue
 from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
-from broker.protocol.publish import Route
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
 from broker.wire.frames import FRAME_HEADER, HEADER, METHOD
 from broker.wire.methods import Method, commands, encode_method, make, shortstr
-from broker.wire.shape import Shapes
 
 if TYPE_CHECKING:
     from broker.core.vhost import VHost
@@ -63,10 +61,8 @@ class Channel:
         self.consumed_unacked = 0
         # The queue that an empty name stands for.
         self.last_queue_name = ""
-        # Method frames of basic.publish, as octets, and where they lead.
-        self.routes: dict[bytes, Route] = {}
-        # The shapes of content headers that were seen before.
-        self.shapes = Shapes()
+        self.routes = connection.routes
+        self.shapes = connection.shapes
         # The content that is being received frame by frame, off the hot path.
         self.assembly: Assembly | None = None
         self.is_publisher = False

@@ -23,16 +23,19 @@ from broker.protocol.reader import (
     is_protocol_header,
     name_hello,
     read_frames,
+    take_body_frame,
 )
+from broker.protocol.remainder import Remainder
 from broker.protocol.states import HANDSHAKE, ConnectionState
 from broker.wire.frames import FRAME_HEADER, HEARTBEAT_FRAME, PROTOCOL_HEADER
 from broker.wire.methods import Method, commands, encode_method, make
-from broker.wire.table import Table
+from broker.wire.shape import Shapes
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.core.users import User
     from broker.core.vhost import VHost
+    from broker.protocol.publish import Route
 
 FRAME_MAX_BEFORE_TUNE = 8192
 """Frame size before anything is negotiated: room for a start-ok with a long token in it."""
@@ -70,7 +73,13 @@ class Connection:
         self.frame_max = FRAME_MAX_BEFORE_TUNE
         self.channel_max = 0
         self.channels: dict[int, Channel] = {}
-        self.client_properties: Table = {}
+        # Method frames of basic.publish, as octets, and where they lead.
+        self.routes: dict[bytes, Route] = {}
+        # The shapes of content headers that were seen before.
+        self.shapes = Shapes()
+        # A field table as octets, which take a sixtieth of what it may take decoded.
+        self.client_properties = b""
+        self.client_name = ""
         self.capabilities: frozenset[str] = frozenset()
         # Set by start-ok and open; nothing asks for them before.
         self.user: User
@@ -79,8 +88,7 @@ class Connection:
         self.exclusive_queues: dict[Queue, None] = {}
         # Channels with publishes to confirm at the end of this batch.
         self.confirming: dict[Channel, None] = {}
-        self.was_open = False
-        self.has_received = self.is_broken = False
+        self.was_open = self.has_received = self.is_broken = False
         # Where in the chunk parsing goes on; also after an error.
         self.position = 0
         # Seconds until the socket is closed, 0 at once; None while it stays.
@@ -91,7 +99,7 @@ class Connection:
         # The reader stopped to let others have a turn; `resume_input` goes on.
         self.wants_turn = False
         # Input that waits: the begin of a frame, or all of it while the connection has to wait.
-        self._rest = bytearray()
+        self._rest = Remainder()
         self._login_failure_delay_s = login_failure_delay_s
         self.output = Output(lambda: outbox.append(self))
         self._outbox = outbox
@@ -106,7 +114,7 @@ class Connection:
         self.heartbeat.last_received = now
         at = self._complete_frame(octets) if self._rest else 0
         if self.is_blocked or self.wants_turn:
-            self._rest += octets[at:]
+            self._rest.add(octets, at, len(octets))
         elif at < len(octets):
             self._handle(octets, at)
 
@@ -119,24 +127,20 @@ class Connection:
         if self.state is ConnectionState.AWAITING_HEADER:
             at, size = 0, PROTOCOL_HEADER_SIZE
         else:
-            at = max(0, FRAME_HEADER.size - len(rest))
-            rest += octets[:at]
+            at = min(len(octets), max(0, FRAME_HEADER.size - len(rest)))
+            rest.add(octets, 0, at)
             size = frame_size(rest, self.frame_max)
-        missing = max(0, size - len(rest))
-        rest += octets[at : at + missing]
-        if len(rest) >= size:
-            chunk = bytes(rest)
-            rest.clear()
-            self._handle(chunk, 0)
-        return at + missing
+        end = min(len(octets), at + max(0, size - len(rest)))
+        rest.add(octets, at, end)
+        if len(rest) >= size and not take_body_frame(self, rest):
+            self._handle(rest.take(), 0)
+        return end
 
     def resume_input(self) -> None:
         """The others had a turn: handles what has waited."""
         self.wants_turn = False
         if not self.is_blocked:
-            chunk = bytes(self._rest)
-            self._rest.clear()
-            self._handle(chunk, 0)
+            self._handle(self._rest.take(), 0)
 
     def _handle(self, chunk: bytes, at: int) -> None:
         """Handles `chunk[at:]`, keeps what has to wait, and ends the batch."""
@@ -152,7 +156,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001  # a bug of ours ends this connection alone
             self._break(error)
         if self.state is not ConnectionState.CLOSED and self.position < len(chunk):
-            self._rest += chunk[self.position :]
+            self._rest.add(chunk, self.position, len(chunk))
         try:
             self._end_batch()
         except Exception as error:  # noqa: BLE001  # as above
@@ -253,12 +257,6 @@ class Connection:
             self.finish()
 
     # Capabilities and queues
-
-    @property
-    def client_name(self) -> str:
-        """The name the client gave itself (`connection_name`), or empty."""
-        field = self.client_properties.get("connection_name")
-        return str(field.value) if field is not None and field.type == "longstr" else ""
 
     def understands(self, capability: str) -> bool:
         """Whether the client announced this capability in start-ok."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from broker.protocol.channel import Channel
 
 ROUTES_MAX = 1024
-"""Distinct publish frames a channel remembers; then it starts anew."""
+"""Distinct publish frames a connection remembers; then it starts anew."""
 
 _SPECIAL = properties.EXPIRATION | properties.USER_ID
 

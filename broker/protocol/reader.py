@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol import batch
-from broker.protocol.assembly import NO_HEADER, PUBLISH, Assembly
+from broker.protocol.assembly import NO_HEADER, PUBLISH, SMALL, Assembly
 from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
 from broker.protocol.memory import must_wait, must_wait_at_body
@@ -20,6 +20,7 @@ from broker.protocol.publish import (
     publish_special,
     resolve,
 )
+from broker.protocol.remainder import Remainder
 from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
 from broker.wire.frames import (
     BODY,
@@ -67,12 +68,12 @@ def name_hello(chunk: bytes) -> str:
     return "not an AMQP protocol header"
 
 
-def frame_size(begin: bytearray, frame_max: int) -> int:
+def frame_size(begin: Remainder, frame_max: int) -> int:
     """How many octets the frame takes that begins like this; the length of `begin` itself if it
     can be judged already. Before 7 octets are there, it says 7."""
     if len(begin) < FRAME_HEADER.size:
         return FRAME_HEADER.size
-    length = int.from_bytes(begin[3:7], "big")
+    length = int.from_bytes(begin.begin(FRAME_HEADER.size)[3:], "big")
     return len(begin) if length > payload_max(frame_max) else FRAME_OVERHEAD + length
 
 
@@ -116,6 +117,30 @@ def read_frames(connection: Connection, chunk: bytes) -> None:
             if error.method_index is None:
                 error.method_index = _index_of(kind, chunk[at + 7 : end - 1])
             connection.fail(error, number)
+
+
+def take_body_frame(connection: Connection, frame: Remainder) -> bool:
+    """Takes a body frame in pieces, if it is whole, nothing is wrong with it, and it is not the
+    last one of its content. False, with nothing done, if it is to be read as all others are."""
+    if connection.state is not ConnectionState.RUNNING or connection.output.is_full():
+        return False
+    kind, number, length = FRAME_HEADER.unpack(frame.begin(FRAME_HEADER.size))
+    channel = connection.channels.get(number)
+    if kind != BODY or len(frame) != FRAME_OVERHEAD + length or channel is None:
+        return False
+    assembly = channel.assembly
+    if (
+        assembly is None
+        or assembly.header is None
+        or channel.state is not ChannelState.RUNNING
+        or not SMALL <= length <= connection.frame_max - FRAME_OVERHEAD
+        or assembly.received + length >= assembly.body_size
+        or frame.last() != FRAME_END
+        or connection.broker.check_memory()
+    ):
+        return False
+    assembly.add_frame(channel, length, frame.take_pieces())
+    return True
 
 
 def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from broker.server.log import configure_logging
-from broker.server.server import AddressError, Server, shown
+from broker.server.server import Server, StartError, shown
 from broker.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ USAGE_STATUS = 2
 
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT and returns the exit status: 0, or 2 with one line on stderr
-    if an address is taken."""
+    if it cannot start."""
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     tune_allocator()
     files_max = raise_files_limit()
     try:
         anyio.run(_serve, settings, files_max, backend_options={"use_uvloop": _has_uvloop()})
-    except AddressError as error:
+    except StartError as error:
         sys.stderr.write(f"leveret: {error}\n")
         return USAGE_STATUS
     finally:
@@ -123,7 +123,7 @@ async def _start_http(server: Server, files_max: int | None) -> HttpServer | Non
         http = await start_http(server.broker, settings.http_host, settings.http_port, facts)
     except OSError as error:
         await server.close()
-        raise AddressError(str(error)) from None
+        raise StartError(str(error)) from None
     LOG.info("metrics and health on http://%s", shown([(settings.http_host, http.port)]))
     return http
 

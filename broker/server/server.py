@@ -29,8 +29,8 @@ _SHUTDOWN_TEXT = "CONNECTION_FORCED - broker forced connection closure with reas
 _BACKLOG = 1024
 
 
-class AddressError(OSError):
-    """An address that cannot be listened on. Its text is one line for the user."""
+class StartError(OSError):
+    """What keeps the broker from starting. Its text is one line for the user."""
 
 
 class Server:
@@ -50,7 +50,7 @@ class Server:
         self._all_closed = asyncio.Event()
 
     async def listen(self) -> None:
-        """Listens on every host of the settings. Raises AddressError."""
+        """Listens on every host of the settings. Raises StartError."""
         port = self.settings.port
         for host in self.settings.host:
             try:
@@ -59,7 +59,7 @@ class Server:
                 )
             except (OSError, OverflowError) as error:
                 await self.close()
-                raise AddressError(f"cannot listen on {host} port {port}: {error}") from None
+                raise StartError(f"cannot listen on {host} port {port}: {error}") from None
             self._listeners.append(listener)
             for listening in listener.sockets:
                 name = listening.getsockname()

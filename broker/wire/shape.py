@@ -17,7 +17,7 @@ from broker.wire.properties import HEADERS, REPLY_TO, property_shapes
 from broker.wire.table import FIELD_SIZES
 
 SHAPES_MAX: Final = 64
-"""Shapes a channel remembers, by flags and size; then it starts anew."""
+"""Shapes a connection remembers, by flags and size; then it starts anew."""
 SIZE_MAX: Final = 1024
 """Octets of the largest property list that is learnt: a shape takes several times that."""
 LESSONS: Final = 16
@@ -30,7 +30,7 @@ _TABLE, _ARRAY = ord("F"), ord("A")
 
 
 class Shapes:
-    """The shapes of plain property lists on one channel, by flags and size."""
+    """The shapes of plain property lists on one connection, by flags and size."""
 
     __slots__ = ("_shapes",)
 

@@ -118,11 +118,13 @@ def test_memory_of_a_transaction_comes_back(end: str) -> None:
 # What grows while nobody looks
 
 
-def test_channel_remembers_a_bounded_number_of_routes() -> None:
+def test_connection_remembers_a_bounded_number_of_routes() -> None:
     client = opened(world())
+    client.ask(2, "channel.open")
     for start in range(0, 3 * ROUTES_MAX, 100):
-        client.feed(b"".join(publish(f"key.{number}") for number in range(start, start + 100)))
-    assert len(client.connection.channels[1].routes) <= ROUTES_MAX
+        keys = [f"key.{number}" for number in range(start, start + 100)]
+        client.feed(b"".join(publish(key, channel=1 + start // 100 % 2) for key in keys))
+    assert len(client.connection.routes) <= ROUTES_MAX
 
 
 def test_channel_does_not_remember_deleted_queues() -> None:

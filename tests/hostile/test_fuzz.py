@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "pieces are cut wrong": (
         connection,
         "frame_size",
-        lambda begin, frame_max: len(begin) + int.from_bytes(begin[3:7], "big"),
+        lambda begin, frame_max: len(begin) + int.from_bytes(begin.begin(7)[3:], "big"),
     ),
     "a run loses its last message": (
         batch,

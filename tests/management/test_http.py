@@ -153,6 +153,22 @@ def test_address_that_is_none_is_an_oserror_of_one_line(host: str, port: int) ->
     run(main())
 
 
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ImportError("no module")])
+def test_http_that_cannot_be_loaded_is_an_oserror_of_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(http, "_import_connections", fail)
+
+    async def main() -> None:
+        with pytest.raises(OSError, match=f"^cannot load the HTTP server: .*{error.args[-1]}$"):
+            await start_http(make_broker(), "127.0.0.1", 0, FACTS)
+
+    run(main())
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_port_is_free_again_after_stop(loop: Loop) -> None:
     async def main() -> None:

@@ -9,7 +9,7 @@ from broker.protocol.heartbeat import Heartbeat
 from broker.protocol.states import ConnectionState
 from broker.wire.frames import FRAME_MIN_SIZE
 from broker.wire.methods import commands, make
-from broker.wire.table import Field, Table, TableError, decode_table
+from broker.wire.table import Field, Table, TableError, decode_table, encode_table
 
 if TYPE_CHECKING:
     from broker.protocol.connection import Connection
@@ -67,8 +67,10 @@ def _server_properties(connection: Connection) -> Table:
 def start_ok(connection: Connection, method: commands.Connection.StartOk) -> None:
     """connection.start-ok: who the client is. A login that fails is told only to clients that
     announced authentication_failure_close."""
-    connection.client_properties = cast(Table, method.client_properties)
-    connection.capabilities = _announced(connection.client_properties)
+    client_properties = cast(Table, method.client_properties)
+    connection.client_properties = encode_table(client_properties)
+    connection.client_name = _name(client_properties)
+    connection.capabilities = _announced(client_properties)
     mechanism = method.mechanism
     if mechanism not in MECHANISMS:
         raise AMQPError(
@@ -95,12 +97,18 @@ def start_ok(connection: Connection, method: commands.Connection.StartOk) -> Non
     )
 
 
+def _name(client_properties: Table) -> str:
+    """What the client calls itself, as several libraries let one do."""
+    field = client_properties.get("connection_name")
+    return str(field.value) if field is not None and field.type == "longstr" else ""
+
+
 def _announced(client_properties: Table) -> frozenset[str]:
     field = client_properties.get("capabilities")
     if field is None or field.type != "table":
         return frozenset()
     table = cast(Table, field.value)
-    return frozenset(name for name, value in table.items() if value.value is True)
+    return frozenset(name for name in CAPABILITIES if name in table and table[name].value is True)
 
 
 def _plain(response: bytes) -> tuple[str, bytes]:
@@ -131,7 +139,7 @@ def _refuse_login(connection: Connection, name: str, mechanism: str, error: AMQP
         {"connection": connection.name, "user": name, "reason": error.explanation},
     )
     connection.close_reason = "login refused"
-    connection.client_properties = {}
+    connection.client_properties, connection.client_name = b"", ""
     if connection.understands("authentication_failure_close"):
         refusal = AMQPError(ReplyCode.ACCESS_REFUSED, _LOGIN_REFUSED.format(mechanism))
         connection.close(refusal.code, refusal.reply_text)

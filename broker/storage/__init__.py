@@ -1,0 +1,1 @@
+"""Storage: a fenced log of opaque batches, and what keeps one. It knows nothing of queues."""
