@@ -1,0 +1,95 @@
+"""A log that lasts as long as its process: for tests, and for a broker that keeps nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from broker.storage.log import Appended, Caller, Location, LogState, Position, Read
+
+
+class MemoryLog:
+    """Keeps batches in memory: see `broker.storage.log.Log` for what it promises.
+
+    `keep=False` forgets each batch at once, for an owner that never reads anything again.
+    """
+
+    def __init__(self, call: Caller, *, keep: bool = True) -> None:
+        self.epoch = 1
+        self.state = LogState.OPEN
+        self.reason = ""
+        self.on_state = _nothing
+        self._call = call
+        self._keep = keep
+        self._batches: deque[bytes] = deque()
+        self._first: Position = 1
+        self._size = 0
+        self._appended = False
+
+    @property
+    def first(self) -> Position:
+        """The oldest batch that is still kept."""
+        return self._first
+
+    @property
+    def next(self) -> Position:
+        """The position of the next batch."""
+        return self._first + len(self._batches)
+
+    @property
+    def size_bytes(self) -> int:
+        """Octets of the batches."""
+        return self._size
+
+    def replay(self) -> Iterator[tuple[Position, bytes]]:
+        """Every batch that is kept, oldest first. Only before the first `append`."""
+        if self._appended:
+            raise RuntimeError("a log is replayed before anything is appended")
+        return enumerate(tuple(self._batches), self._first)
+
+    def append(self, records: Sequence[bytes], done: Appended) -> Position:
+        """Adds one batch; `done` is called from the loop."""
+        position = self.next
+        self._appended = True
+        if self._keep:
+            batch = b"".join(records)
+            self._batches.append(batch)
+            self._size += len(batch)
+        else:
+            self._first = position + 1
+        self._call(partial(done, position))
+        return position
+
+    def read(self, locations: Sequence[Location], done: Read) -> None:
+        """Reads parts of batches again that are not truncated."""
+        self._call(partial(done, self._read(locations)))
+
+    def truncate(self, before: Position) -> None:
+        """Lets batches before this one go."""
+        while self._batches and self._first < before:
+            self._size -= len(self._batches.popleft())
+            self._first += 1
+
+    def close(self) -> None:
+        """Leaves the batches to whoever opens it again."""
+
+    def reopen(self) -> None:
+        """As after a restart that lost nothing: a new epoch, and a replay is possible."""
+        self.epoch += 1
+        self._appended = False
+
+    def _read(self, locations: Sequence[Location]) -> list[bytes] | None:
+        octets = []
+        for position, offset, length in locations:
+            if not self._first <= position < self.next:
+                return None
+            batch = self._batches[position - self._first]
+            if min(offset, length) < 0 or offset + length > len(batch):
+                return None
+            octets.append(batch[offset : offset + length])
+        return octets
+
+
+def _nothing() -> None:
+    """What a new log tells."""
