@@ -1,0 +1,1 @@
+"""Kills a broker at random moments and checks what it promised against the client's own record."""

@@ -1,0 +1,91 @@
+"""Many rounds on many directories, with what they find."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conformance.crash.directory import Directory
+from conformance.crash.findings import Finding, Kind, Totals
+from conformance.crash.grounds import Disk, Folder, Ground
+from conformance.crash.processes import KillableBroker
+from conformance.failure import ConformanceError
+
+SHOWN = 10
+"""Findings printed for each round."""
+
+
+@dataclass(slots=True)
+class Campaign:
+    """What is run and how much of it. `command` None is Debian's RabbitMQ.
+
+    `until` is a moment (monotonic); `most_failures` is the number of failing rounds after which
+    nothing more is started.
+    """
+
+    command: str | None
+    seed: int = 1
+    until: float = float("inf")
+    most_failures: int = 3
+    keep: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    say: Callable[[str], None] = print
+    totals: Totals = field(default_factory=Totals)
+    failures: int = 0
+
+    def run(self, kills: int) -> None:
+        """Kills until there were so many; new directories now and then."""
+        seed = self.seed
+        while self.totals.kills < kills and not self._over():
+            rounds = random.Random(f"{seed}/rounds").choice([4, 20, 50])
+            rounds = min(rounds, kills - self.totals.kills)
+            self._run_directory(seed, Folder(), rounds, power_cuts=False)
+            seed += 1
+
+    def run_power_cuts(self, cuts: int) -> None:
+        """Power cuts; raises OSError or subprocess.CalledProcessError where they cannot be run."""
+        seed = self.seed
+        while self.totals.power_cuts < cuts and not self._over():
+            rounds = min(10, cuts - self.totals.power_cuts)
+            self._run_directory(seed, Disk(), rounds, power_cuts=True)
+            seed += 1
+
+    def _over(self) -> bool:
+        return time.monotonic() > self.until or self.failures >= self.most_failures
+
+    def _run_directory(self, seed: int, ground: Ground, rounds: int, *, power_cuts: bool) -> None:
+        with ground, tempfile.TemporaryDirectory(prefix="crash-broker-") as folder:
+            keep = self.keep / f"seed-{seed}" if self.keep else None
+            broker = KillableBroker(self.command, Path(folder), ground.data, self.environment)
+            directory = Directory(broker, ground, seed, self.totals, keep)
+            try:
+                self._rounds(directory, rounds, power_cuts)
+            finally:
+                if broker.running:
+                    broker.kill()
+
+    def _rounds(self, directory: Directory, rounds: int, power_cuts: bool) -> None:
+        try:
+            directory.open()
+        except (RuntimeError, ConformanceError, OSError) as error:
+            self._tell(directory.seed, 0, [Finding(Kind.FAILED, f"first start: {error}")])
+            return
+        for number in range(1, rounds + 1):
+            findings = directory.round(power_cut=power_cuts)
+            self._tell(directory.seed, number, findings)
+            if self._over() or not directory.broker.running:
+                return
+        self._tell(directory.seed, rounds, directory.finish())
+
+    def _tell(self, seed: int, number: int, findings: list[Finding]) -> None:
+        if not findings:
+            return
+        self.totals.add(findings)
+        self.failures += 1
+        self.say(f"seed {seed}, end {number}: {len(findings)} findings (repeat with --seed {seed})")
+        for finding in findings[:SHOWN]:
+            self.say(f"  {finding}")

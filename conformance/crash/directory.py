@@ -1,0 +1,191 @@
+"""One data directory: rounds of work that end with a kill, a restart and a look."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from conformance.client import Connection
+from conformance.crash import topology
+from conformance.crash.checker import ACK_WINDOW_S, judge, settle
+from conformance.crash.consumer import Consumer
+from conformance.crash.definer import Definer, Definitions, observe
+from conformance.crash.definitions import judge_definitions
+from conformance.crash.findings import Finding, Kind, Totals
+from conformance.crash.grounds import Ground
+from conformance.crash.look import drain, look_at
+from conformance.crash.processes import KillableBroker
+from conformance.crash.publisher import Publisher
+from conformance.crash.transactor import Transactor
+from conformance.crash.worker import Worker
+from conformance.failure import ConformanceError
+
+PUBLISHERS = 3
+TRANSACTORS = 2
+WORK_S = (0.15, 1.2)
+"""The shortest and the longest time between a start and the end."""
+KILLED_WHILE_STARTING = 0.1
+STOPPED_CLEANLY = 0.04
+
+
+class Directory:
+    """A broker on one data directory, with what its clients know. Counts in `totals`.
+
+    Everything random comes from `seed`; what the broker makes of it is a matter of timing. `keep`
+    is a folder for a copy of the directory as the last end left it.
+    """
+
+    def __init__(
+        self,
+        broker: KillableBroker,
+        ground: Ground,
+        seed: int,
+        totals: Totals,
+        keep: Path | None = None,
+    ) -> None:
+        self.broker = broker
+        self.ground = ground
+        self.seed = seed
+        self.totals = totals
+        self.keep = keep
+        self.record = topology.new_record()
+        self.definitions = Definitions()
+        self._rounds = 0
+
+    def open(self) -> None:
+        """First start, and the definitions that stay. Raises RuntimeError, ConformanceError."""
+        self.totals.directories += 1
+        self.broker.start()
+        self._declare()
+
+    def _declare(self) -> None:
+        connection = Connection(self.broker.address).open()
+        topology.declare(connection.channel())
+        connection.close()
+
+    def round(self, *, power_cut: bool = False) -> list[Finding]:
+        """Work, an end, a restart, a look: what is wrong."""
+        self._rounds += 1
+        chance = random.Random(f"{self.seed}/{self._rounds}")
+        ending = threading.Event()
+        workers = list(self._workers(ending))
+        for worker in workers:
+            worker.thread.start()
+        self._wait(chance.uniform(*WORK_S))
+        cleanly = not power_cut and chance.random() < STOPPED_CLEANLY
+        ended_at = self._end(ending, cleanly)
+        for worker in workers:
+            worker.thread.join()
+            self._count(worker)
+        if not power_cut and chance.random() < KILLED_WHILE_STARTING:
+            self._kill_while_starting(chance)
+        self.ground.after_kill()
+        self.totals.power_cuts += power_cut
+        return self._restart_and_judge(ended_at, 0.0 if cleanly else ACK_WINDOW_S)
+
+    def _workers(self, ending: threading.Event) -> Iterator[Worker]:
+        address, record = self.broker.address, self.record
+
+        def chance(name: str) -> random.Random:
+            return random.Random(f"{self.seed}/{self._rounds}/{name}")
+
+        for number in range(1, PUBLISHERS + 1):
+            publisher = Publisher(address, record, ending, chance(f"publisher {number}"))
+            publisher.number = number
+            yield publisher
+        for number in range(1, TRANSACTORS + 1):
+            transactor = Transactor(address, record, ending, chance(f"transactor {number}"))
+            transactor.number = PUBLISHERS + number
+            yield transactor
+        for queue in topology.QUEUES:
+            if queue == topology.LEDGER:
+                continue
+            for number in range(chance(f"consumers of {queue}").choice([0, 1, 1, 2])):
+                consumer = Consumer(address, record, ending, chance(f"consumer {queue} {number}"))
+                consumer.queue = queue
+                yield consumer
+        definer = Definer(address, record, ending, chance("definer"))
+        definer.definitions = self.definitions
+        yield definer
+
+    def _wait(self, seconds: float) -> None:
+        """Lets the workload run; not to the end if something failed already."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.record.findings:
+            time.sleep(min(left, 0.05))
+
+    def _end(self, ending: threading.Event, cleanly: bool) -> float:
+        if not cleanly:
+            ended_at = self.broker.kill(ending)
+            self.totals.kills += 1
+            return ended_at
+        ended_at = time.monotonic()
+        ending.set()
+        self._stop()
+        return ended_at
+
+    def _stop(self) -> None:
+        self.totals.clean_stops += 1
+        try:
+            self.broker.stop()
+        except subprocess.TimeoutExpired:
+            self.broker.kill()
+            text = "the broker did not stop after SIGTERM"
+            self.record.findings.append(Finding(Kind.FAILED, text))
+
+    def _count(self, worker: Worker) -> None:
+        counts = worker.counts
+        self.totals.published += counts["published"]
+        self.totals.confirmed += counts["confirmed"]
+        self.totals.delivered += counts["delivered"]
+        self.totals.acked += counts["acked"]
+        self.totals.commits += counts["commits"]
+        self.totals.definitions += counts["definitions"]
+
+    def _kill_while_starting(self, chance: random.Random) -> None:
+        """Recovery may itself be killed at any moment."""
+        self.broker.launch()
+        time.sleep(chance.uniform(0, self.broker.start_s))
+        self.broker.kill()
+        self.totals.kills += 1
+        self.totals.kills_while_starting += 1
+
+    def _restart_and_judge(self, ended_at: float, ack_window_s: float) -> list[Finding]:
+        if self.keep is not None:
+            shutil.rmtree(self.keep, ignore_errors=True)
+            shutil.copytree(self.ground.data, self.keep)
+        try:
+            self.totals.restarts_s.append(self.broker.start())
+            look = look_at(self.broker.address, self.record)
+            observed = observe(self.broker.address)
+        except (RuntimeError, ConformanceError, OSError) as error:
+            return [*self.record.findings, Finding(Kind.FAILED, f"after a restart: {error}")]
+        verdict = judge(self.record, look, ended_at, ack_window_s)
+        self.totals.looked_at += sum(len(seen) for seen in look.values())
+        self.totals.acked_came_back += verdict.acked_came_back
+        self.totals.commits_in_doubt += verdict.commits_in_doubt
+        state, wrong = judge_definitions(self.definitions.state, self.definitions.pending, observed)
+        settle(self.record, look, time.monotonic())
+        self.definitions.state = state.emptied()
+        self.definitions.pending = None
+        findings = [*verdict.findings, *(Finding(Kind.DEFINITION, text) for text in wrong)]
+        if any(finding.kind is Kind.DEFINITION for finding in findings):
+            self._declare()
+        return findings
+
+    def finish(self) -> list[Finding]:
+        """Acks everything, stops in good order, starts again: nothing may be there."""
+        try:
+            drain(self.broker.address, self.record)
+        except (ConformanceError, OSError) as error:
+            return [Finding(Kind.FAILED, f"while draining: {error}")]
+        self._stop()
+        findings = self._restart_and_judge(time.monotonic(), 0.0)
+        if self.broker.running:
+            self.broker.kill()
+        return findings
