@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from broker.core.broker import Broker
 
 
-PACE_FROM = 8 << 20
+PACE_FROM = 16 << 20
 """Octets of ready messages in a queue with consumers from which its publishers are slowed down."""
 
 
