@@ -37,7 +37,8 @@ class Directory:
     """A broker on one data directory, with what its clients know. Counts in `totals`.
 
     Everything random comes from `seed`; what the broker makes of it is a matter of timing. `keep`
-    is a folder for a copy of the directory as the last end left it.
+    is a folder for a copy of the directory as the last end left it. `serves` is false once the
+    broker did not come back.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Directory:
         self.keep = keep
         self.record = topology.new_record()
         self.definitions = Definitions()
+        self.serves = False
         self._rounds = 0
 
     def open(self) -> None:
@@ -62,6 +64,7 @@ class Directory:
         self.totals.directories += 1
         self.broker.start()
         self._declare()
+        self.serves = True
 
     def _declare(self) -> None:
         connection = Connection(self.broker.address).open()
@@ -164,6 +167,7 @@ class Directory:
             look = look_at(self.broker.address, self.record)
             observed = observe(self.broker.address)
         except (RuntimeError, ConformanceError, OSError) as error:
+            self.serves = False
             return [*self.record.findings, Finding(Kind.FAILED, f"after a restart: {error}")]
         verdict = judge(self.record, look, ended_at, ack_window_s)
         self.totals.looked_at += sum(len(seen) for seen in look.values())

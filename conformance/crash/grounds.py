@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,6 +14,7 @@ from typing import Protocol, Self
 IMAGE_BYTES = 1 << 30
 _BLOCK = 1 << 20
 _COPY_ATTEMPTS = 50
+_UNMOUNT_S = 20.0
 
 
 class Ground(Protocol):
@@ -24,6 +26,9 @@ class Ground(Protocol):
 
     def after_kill(self) -> None:
         """The broker was killed: takes away what the kind of end takes."""
+
+    def flush(self) -> None:
+        """Makes everything durable that was written."""
 
     def __enter__(self) -> Self: ...
 
@@ -46,6 +51,9 @@ class Folder:
 
     def after_kill(self) -> None:
         """Nothing is lost."""
+
+    def flush(self) -> None:
+        """Nothing to do: no end takes anything away."""
 
     def __enter__(self) -> Self:
         return self
@@ -116,13 +124,23 @@ class Disk:
         copy.replace(self._image)
         self._mount()
 
+    def flush(self) -> None:
+        """syncfs, by way of sync(1)."""
+        _run("sync", "--file-system", str(self._mounted))
+
     def _mount(self) -> None:
         self._loop = _run("losetup", "--find", "--show", str(self._image)).strip()
         _run("mount", self._loop, str(self._mounted))
 
     def _unmount(self) -> None:
+        deadline = time.monotonic() + _UNMOUNT_S
+        while subprocess.run(
+            ["umount", self._mounted], check=False, capture_output=True
+        ).returncode:
+            if time.monotonic() > deadline:
+                raise OSError(f"{self._mounted} cannot be unmounted")
+            time.sleep(0.05)
         loop, self._loop = self._loop, ""
-        subprocess.run(["umount", str(self._mounted)], check=False, capture_output=True)
         _run("losetup", "--detach", loop)
 
     def _writes(self) -> tuple[str, str]:

@@ -130,6 +130,8 @@ def _wait_until_gone(pids: list[int]) -> None:
 def _is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return False
-    return state not in ("Z", "X")
+    # A process is a zombie as soon as its first thread is; the others may still hold its files.
+    return state not in ("Z", "X") or len(tasks) > 1
