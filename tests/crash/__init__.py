@@ -1,0 +1,1 @@
+"""Tests of the crash harness, and a broker that is killed."""
