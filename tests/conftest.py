@@ -25,6 +25,11 @@ START_ATTEMPTS = 5
 USAGE_STATUS = 2
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background so, and programs would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class RunningBroker:
     """A broker that listens: where, and the process and log if they are ours."""
 
