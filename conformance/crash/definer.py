@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +39,29 @@ class Definitions:
         self.state = State()
         self.pending: Change | None = None
         self.numbers = itertools.count(1)
+        self._answered: deque[tuple[float, Change]] = deque(maxlen=500)
+
+    def answered(self) -> None:
+        """The broker has said that the pending change has happened."""
+        assert self.pending is not None
+        self.state = self.state.after(self.pending)
+        self._answered.append((time.monotonic(), self.pending))
+        self.pending = None
+
+    def restarted(self, state: State) -> None:
+        """This is what there is after a restart."""
+        self.state = state
+        self.pending = None
+        self._answered.clear()
+
+    def told(self, difference: str, ended_at: float) -> str:
+        """The difference with the last changes of what it names."""
+        related = [
+            f"{change} answered {ended_at - moment:.3f} s before the end"
+            for moment, change in self._answered
+            if any(name and name in difference for name in change.names)
+        ]
+        return "; ".join([difference, *related[-3:], f"not answered: {self.pending}"])
 
 
 class Definer(Worker):
@@ -62,8 +87,7 @@ class Definer(Worker):
                 publisher.expect("basic.ack", delivery_tag=tag)
             else:
                 channel.call(change.method, **fields_of(change))
-            self.definitions.state = self.definitions.state.after(change)
-            self.definitions.pending = None
+            self.definitions.answered()
             self.counts["definitions"] += 1
             self.ending.wait(rest_s)
 
@@ -164,6 +188,17 @@ def observe(address: Address) -> Observed:
     arrivals = _arrivals(connection.channel(), queues, exchanges)
     connection.close()
     return Observed(queues, exchanges, messages, arrivals)
+
+
+def clear(address: Address) -> None:
+    """Deletes all of the universe of definitions."""
+    connection = Connection(address).open()
+    channel = connection.channel()
+    for queue in (*DURABLE_QUEUES, *TRANSIENT_QUEUES):
+        channel.call("queue.delete", queue=queue)
+    for exchange in KINDS:
+        channel.call("exchange.delete", exchange=exchange)
+    connection.close()
 
 
 def _arrivals(

@@ -114,6 +114,15 @@ class Change:
     binding: Binding | None = None
     message: int = 0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The queues and exchanges that it is about."""
+        return (self.binding.source, self.binding.destination) if self.binding else (self.name,)
+
+    def __str__(self) -> str:
+        what = self.binding or f"{self.name} {self.message or self.arguments}"
+        return f"{self.method} {what}"
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:

@@ -14,8 +14,8 @@ from conformance.client import Connection
 from conformance.crash import topology
 from conformance.crash.checker import ACK_WINDOW_S, judge, settle
 from conformance.crash.consumer import Consumer
-from conformance.crash.definer import Definer, Definitions, observe
-from conformance.crash.definitions import judge_definitions
+from conformance.crash.definer import Definer, Definitions, clear, observe
+from conformance.crash.definitions import State, judge_definitions
 from conformance.crash.findings import Finding, Kind, Totals
 from conformance.crash.grounds import Ground
 from conformance.crash.look import drain, look_at
@@ -175,11 +175,17 @@ class Directory:
         self.totals.commits_in_doubt += verdict.commits_in_doubt
         state, wrong = judge_definitions(self.definitions.state, self.definitions.pending, observed)
         settle(self.record, look, time.monotonic())
-        self.definitions.state = state.emptied()
-        self.definitions.pending = None
-        findings = [*verdict.findings, *(Finding(Kind.DEFINITION, text) for text in wrong)]
-        if any(finding.kind is Kind.DEFINITION for finding in findings):
-            self._declare()
+        told = [self.definitions.told(text, ended_at) for text in wrong]
+        findings = [*verdict.findings, *(Finding(Kind.DEFINITION, text) for text in told)]
+        self.definitions.restarted(State() if wrong else state.emptied())
+        try:
+            if wrong:
+                clear(self.broker.address)
+            if any(finding.kind is Kind.DEFINITION for finding in findings):
+                self._declare()
+        except (ConformanceError, OSError) as error:
+            findings.append(Finding(Kind.FAILED, f"while starting anew: {error}"))
+            self.serves = False
         return findings
 
     def finish(self) -> list[Finding]:
