@@ -212,8 +212,9 @@ class Writer:
             return False
         # Only now that the next one exists: a log that loses its last one is found out.
         write_mark(self._files, self._descriptor, tail, self._epoch)
+        descriptor = self._files.open(made.path, os.O_RDWR)
         self._files.close(self._descriptor)
-        self._descriptor = self._files.open(made.path, os.O_RDWR)
+        self._descriptor = descriptor
         self.segments = [*self.segments, made]
         return True
 

@@ -9,7 +9,7 @@ from broker.storage.log import Location, Log, LogState, Position
 from broker.storage.segment_log import SegmentLog
 
 # How long a test waits for what must come; nothing waits this long unless it fails.
-PATIENCE_S = 20.0
+PATIENCE_S = 10.0
 
 
 class Owner:
@@ -51,6 +51,14 @@ class Owner:
         """Runs what is called until it is true."""
         while not true():
             self.run_one()
+
+    def until_told(self, log: Log) -> None:
+        """Waits until everything appended is durable."""
+        self.until(lambda: self.durable[-1:] == [log.next - 1])
+
+    def until_told_or_failed(self, log: Log) -> None:
+        """Waits until everything appended is durable, or never will be."""
+        self.until(lambda: self.durable[-1:] == [log.next - 1] or log.state is LogState.FAILED)
 
     def append(self, log: Log, *records: bytes) -> Position:
         """Appends one batch and waits until it is durable."""
