@@ -153,7 +153,16 @@ def test_serve_says_once_that_it_accepts_connections_and_ends_well(
     log = process.log.read_text(encoding="utf-8")
     assert log.count("accepts connections") == 1
     assert f"127.0.0.1:{process.port}" in log
-    assert "nothing is kept on disk" in log
+    assert "what must last is kept in " in log
+    assert "nothing is kept" not in log
+
+
+def test_transient_broker_says_that_nothing_is_kept(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    process = start_broker("--transient")
+    assert process.stop(signal.SIGTERM) == 0
+    assert "nothing is kept on disk" in process.log.read_text(encoding="utf-8")
 
 
 def test_port_in_use_is_one_line_and_status_2(start_broker: Callable[..., BrokerProcess]) -> None:

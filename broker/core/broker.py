@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.core import definitions
 from broker.core.consumer import Consumer
 from broker.core.counters import Counters
+from broker.core.journal import Journal
 from broker.core.queue import Queue
+from broker.core.records import Kind
 from broker.core.reply import REPLY_TO_NAME, ReplySink
 from broker.core.users import Permission, User, authenticate, hash_password
 from broker.core.vhost import VHost
@@ -93,14 +96,28 @@ class Broker:
         self.blocked: list[Client] = []
         # Open connections, in the order in which they were opened.
         self.connections: dict[Client, None] = {}
+        # Where what must last is written; None if nothing does.
+        self.journal: Journal | None = None
+        self.next_queue_id = 1
         # Changes when permissions do; routes that were checked before count no more.
         self.permission_epoch = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether anything is kept beyond the end of the broker."""
+        return self.journal is not None
 
     # Virtual hosts and users
 
     def add_vhost(self, name: str) -> VHost:
         """Makes a virtual host, or returns the one that is there."""
-        return self.vhosts.setdefault(name, VHost(self, name))
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            vhost = self.vhosts[name] = VHost(self, name)
+            if self.journal is not None:
+                key = definitions.vhost_key(name)
+                self.journal.define(key, Kind.VHOST, definitions.vhost_table(name))
+        return vhost
 
     def add_user(
         self,

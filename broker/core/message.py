@@ -13,9 +13,10 @@ from typing import Final, TypeAlias
 from broker.wire import frames
 from broker.wire.methods import shortstr
 
-Origin: TypeAlias = tuple[str, str, bytes]
-"""Where a message was published: (exchange, routing key, tail). The tail is what ends the method
-frame of its first delivery: a cleared redelivered bit, both names as short strings, frame end."""
+Origin: TypeAlias = tuple[str, str, bytes, bool]
+"""Where a message was published, and whether it is persistent: (exchange, routing key, tail,
+persistent). The tail is what ends the method frame of its first delivery: a cleared redelivered
+bit, both names as short strings, frame end."""
 
 Message: TypeAlias = tuple[bytes, int, Origin, int]
 """(content, header_size, origin, framing). `content` is the header frame, `header_size` octets,
@@ -33,6 +34,7 @@ FRAMING: Final = 3
 EXCHANGE: Final = 0
 ROUTING_KEY: Final = 1
 TAIL: Final = 2
+PERSISTENT: Final = 3
 
 NUMBER: Final = 0
 MESSAGE: Final = 1
@@ -51,9 +53,10 @@ def framing(channel: int, frame_max: int) -> int:
     return frame_max << 16 | channel
 
 
-def make_origin(exchange: str, routing_key: str) -> Origin:
+def make_origin(exchange: str, routing_key: str, *, persistent: bool = False) -> Origin:
     """The origin of messages published to `exchange` with `routing_key`."""
-    return exchange, routing_key, b"\x00" + shortstr(exchange) + shortstr(routing_key) + b"\xce"
+    tail = b"\x00" + shortstr(exchange) + shortstr(routing_key) + b"\xce"
+    return exchange, routing_key, tail, persistent
 
 
 def header_of(message: Message) -> bytes:

@@ -5,6 +5,9 @@ those that were delivered before and came back. What comes back was taken from t
 number is lower than any in `_ready`: the returned ones go first, by number, and each is back at its
 old place. Publishing and settling only `touch` the queue; `deliver` then runs once for a
 whole batch (`Broker.run_deliveries`), which nobody can tell from one at a time.
+
+What must last is told to the journal as it happens; `stored` knows where it is in the log. When
+memory is short, ready messages are kept in the log alone (`Paged`) and read again in time.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from itertools import islice, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from broker.core.consumer import Consumer, ConsumerLine, Line
+from broker.core.lasting import Lasting
 from broker.core.message import (
     CONTENT,
     MESSAGE,
@@ -24,6 +28,7 @@ from broker.core.message import (
     Entry,
     Message,
 )
+from broker.core.paging import Paged
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -47,7 +52,6 @@ class Queue:
 
     __slots__ = (
         "_is_touched",
-        "_next_number",
         "_ready",
         "_returned",
         "arguments",
@@ -57,8 +61,11 @@ class Queue:
         "durable",
         "has_had_consumer",
         "is_deleted",
+        "lasting",
         "name",
+        "next_number",
         "owner",
+        "paged",
         "ready_bytes",
         "unacked_bytes",
         "unacked_count",
@@ -92,15 +99,20 @@ class Queue:
         self.ready_bytes = 0
         self.unacked_count = 0
         self.unacked_bytes = 0
-        self._next_number = 1
+        self.next_number = 1
         self._ready: deque[Entry] = deque()
         self._returned: list[Entry] = []
         self._is_touched = False
+        # The durable side; None for a queue that ends with the broker.
+        self.lasting: Lasting | None = None
+        # Ready messages behind `_ready` that are in the log alone.
+        self.paged: Paged | None = None
 
     @property
     def messages_ready(self) -> int:
         """Messages that wait for a consumer."""
-        return len(self._ready) + len(self._returned)
+        count = len(self._ready) + len(self._returned)
+        return count + len(self.paged) if self.paged is not None else count
 
     @property
     def messages_unacknowledged(self) -> int:
@@ -142,11 +154,15 @@ class Queue:
 
     def publish(self, messages: list[Message], size: int) -> None:
         """Appends messages, of `size` octets of memory in all (`message.size_of`)."""
-        number = self._next_number
+        number = self.next_number
         count = len(messages)
-        self._next_number = number + count
-        self._ready.extend(zip(range(number, number + count), messages, repeat(0)))
-        self.ready_bytes += size
+        self.next_number = number + count
+        entries = zip(range(number, number + count), messages, repeat(0))
+        if self.paged is None:
+            self._ready.extend(entries)
+            self.ready_bytes += size
+        else:
+            self.paged.add_tail(entries, size)
         self.broker.memory_used += size
         self.broker.work += count
         if self.ready_bytes > PACE_FROM and self.consumers:
@@ -170,6 +186,8 @@ class Queue:
                 self._give(first, 1)
                 if first.is_waiting:
                     line.move_to_end(first)
+        if self.paged is not None:
+            self.paged.lasting.journal.pager.fetch(self)
 
     def _give(self, consumer: Consumer, limit: int) -> None:
         """Up to `limit` messages from the front to one consumer, as its output has room."""
@@ -228,6 +246,8 @@ class Queue:
         self.ready_bytes -= size
         self.broker.work += count
         counters = self.broker.counters
+        if self.lasting is not None:
+            self.lasting.handed_out(entries, is_settled=consumer.no_ack)
         if consumer.no_ack:
             self.broker.memory_used -= size
             counters.messages_delivered_consume_auto_ack += count
@@ -239,11 +259,13 @@ class Queue:
         consumer.sink.deliver(consumer, entries, size)
 
     def get(self, *, no_ack: bool) -> Entry | None:
-        """Takes the first ready message for basic.get; None if there is none."""
-        if not self.messages_ready:
+        """Takes the first ready message for basic.get; None if there is none in memory."""
+        if not self._ready and not self._returned:
             return None
         entry = heappop(self._returned) if self._returned else self._ready.popleft()
         size = _size(entry)
+        if self.lasting is not None:
+            self.lasting.handed_out([entry], is_settled=no_ack)
         self.ready_bytes -= size
         if no_ack:
             self.broker.memory_used -= size
@@ -262,6 +284,8 @@ class Queue:
         self.unacked_bytes -= size
         self.broker.memory_used -= size
         self.broker.work += count
+        if self.lasting is not None:
+            self.lasting.settled(entries)
 
     def requeue(self, entries: list[Entry]) -> None:
         """These deliveries go back to their old places, marked as redelivered."""
@@ -274,11 +298,19 @@ class Queue:
         self.unacked_bytes -= size
         self.ready_bytes += size
         self.broker.work += len(entries)
+        if self.lasting is not None:
+            self.lasting.returned(entries)
         self.touch()
 
     def purge(self) -> int:
         """Drops what is ready and returns how many that were; unacknowledged ones stay."""
         count = self.messages_ready
+        if self.lasting is not None:
+            self.lasting.settled([*self._returned, *self._ready])
+        if self.paged is not None:
+            self.broker.memory_used -= self.paged.tail_bytes
+            self.paged.settle_all()
+            self.paged = None
         self._ready.clear()
         self._returned.clear()
         self.broker.memory_used -= self.ready_bytes
@@ -290,8 +322,30 @@ class Queue:
         end of this step."""
         self.purge()
         self.is_deleted = True
+        if self.lasting is not None:
+            self.lasting.journal.forget(self.lasting)
         self.broker.memory_used -= self.unacked_bytes
         self.unacked_bytes = self.unacked_count = 0
         for consumer in self.consumers:
             self.consumers.remove(consumer)
             self.broker.cancelled.append(consumer)
+
+    def restore(self, lasting: Lasting, next_number: int) -> None:
+        """The queue lasts. What is stored already is ready, and read when it is wanted."""
+        self.lasting = lasting
+        self.next_number = next_number
+        if lasting.stored:
+            self.paged = Paged(lasting, 0, next_number, lasting.stored.count)
+
+    def page_in(self, entries: list[Entry], size: int) -> None:
+        """Ready messages were read again, the next ones behind those in memory."""
+        paged = self.paged
+        assert paged is not None
+        self._ready.extend(entries)
+        self.ready_bytes += size
+        self.broker.memory_used += size
+        if not paged.count:
+            self._ready.extend(paged.tail)
+            self.ready_bytes += paged.tail_bytes
+            self.paged = None
+        self.touch()

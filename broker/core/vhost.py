@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from broker.core import definitions
 from broker.core.arguments import (
     COMPARED_ARGUMENTS,
     WITHOUT_EFFECT,
@@ -13,13 +14,16 @@ from broker.core.arguments import (
     check_queue_arguments,
 )
 from broker.core.exchange import Destination, Exchange, binding_arguments, header_values
+from broker.core.lasting import Lasting
 from broker.core.queue import Owner, Queue
+from broker.core.records import Kind
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
 from exchanges import BindingArgumentError
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
+    from broker.core.journal import Journal
 
 PREDECLARED = (
     ("amq.direct", "direct", False),
@@ -47,6 +51,8 @@ class VHost:
             )
         # Which exchanges a destination is bound to, and how often: deleting it asks only these.
         self._sources: dict[Destination, dict[Exchange, int]] = {}
+        # The bindings that last, as they were written.
+        self._written: dict[tuple[Exchange, Destination], dict[bytes, None]] = {}
 
     # Exchanges
 
@@ -92,6 +98,10 @@ class VHost:
         )
         self.exchanges[name] = exchange
         self.epoch += 1
+        if durable and self.broker.journal is not None:
+            key = definitions.exchange_key(self.name, name)
+            table = definitions.exchange_table(exchange)
+            self.broker.journal.define(key, Kind.EXCHANGE, table)
         return exchange
 
     def delete_exchange(self, exchange: Exchange, *, if_unused: bool = False) -> None:
@@ -111,6 +121,11 @@ class VHost:
             self.epoch += 1
             for destination in {binding.destination for binding in gone.router.bindings()}:
                 self._forget_source(destination, gone)
+                self._erase_bindings(gone, destination)
+            if gone.durable and self.broker.journal is not None:
+                key = definitions.exchange_key(self.name, gone.name)
+                table = definitions.exchange_table(gone)
+                self.broker.journal.undefine(key, Kind.EXCHANGE_DELETED, table)
             leaving += self._unbind_everywhere(gone)
 
     # Queues
@@ -168,11 +183,19 @@ class VHost:
         )
         self.queues[name] = queue
         self.epoch += 1
+        if queue.durable and self.broker.journal is not None:
+            self._store_queue(queue, self.broker.journal)
         self.broker.counters.queues_created += 1
         unused = sorted(WITHOUT_EFFECT & arguments.keys())
         if unused:
             self.broker.note("arguments_without_effect", {"queue": name, "arguments": unused})
         return queue
+
+    def _store_queue(self, queue: Queue, journal: Journal) -> None:
+        queue.lasting = Lasting(journal, self.broker.next_queue_id)
+        self.broker.next_queue_id += 1
+        key = definitions.queue_key(queue.lasting.id)
+        journal.define(key, Kind.QUEUE, definitions.queue_table(queue))
 
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Deletes a queue with its bindings and returns how many ready messages went with it.
@@ -192,6 +215,10 @@ class VHost:
             self.delete_exchange(exchange)
         count = queue.messages_ready
         queue.close()
+        if queue.lasting is not None:
+            key = definitions.queue_key(queue.lasting.id)
+            table = definitions.queue_table(queue)
+            queue.lasting.journal.undefine(key, Kind.QUEUE_DELETED, table)
         self.broker.counters.queues_deleted += 1
         return count
 
@@ -210,6 +237,11 @@ class VHost:
             sources = self._sources.setdefault(destination, {})
             sources[source] = sources.get(source, 0) + 1
             self.epoch += 1
+            journal = self.broker.journal
+            if journal is not None and source.durable and destination.durable:
+                table = definitions.binding_table(source, destination, key, arguments)
+                self._written.setdefault((source, destination), {})[table] = None
+                journal.define(definitions.binding_key(table), Kind.BINDING, table)
 
     def unbind(
         self,
@@ -233,6 +265,11 @@ class VHost:
         if not source.router.unbind(key, destination, binding_arguments(arguments)):
             return
         self.epoch += 1
+        if (source, destination) in self._written:
+            self._erase_binding(
+                definitions.binding_table(source, destination, key, arguments),
+                self._written[source, destination],
+            )
         sources = self._sources[destination]
         sources[source] -= 1
         if not sources[source]:
@@ -246,6 +283,7 @@ class VHost:
         sources = self._sources.pop(destination, {})
         for source in sources:
             source.router.unbind_destination(destination)
+            self._erase_bindings(source, destination)
         return [source for source in sources if source.auto_delete and not len(source.router)]
 
     def _forget_source(self, destination: Destination, source: Exchange) -> None:
@@ -254,6 +292,18 @@ class VHost:
             sources.pop(source, None)
             if not sources:
                 del self._sources[destination]
+
+    def _erase_bindings(self, source: Exchange, destination: Destination) -> None:
+        """No binding between these lasts any more."""
+        tables = self._written.pop((source, destination), {})
+        for table in list(tables):
+            self._erase_binding(table, tables)
+
+    def _erase_binding(self, table: bytes, tables: dict[bytes, None]) -> None:
+        assert self.broker.journal is not None
+        tables.pop(table, None)
+        key = definitions.binding_key(table)
+        self.broker.journal.undefine(key, Kind.BINDING_DELETED, table)
 
     # Routing
 

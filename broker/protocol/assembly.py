@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from broker.core.message import Message
+from broker.core.message import Message, Origin
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol.remainder import Piece, piece_of
 from broker.wire import properties
@@ -102,12 +102,12 @@ class Assembly:
         """Whether all that was announced has come."""
         return self.header is not None and self.received == self.body_size
 
-    def message(self, channel: Channel) -> Message:
+    def message(self, channel: Channel, origin: Origin) -> Message:
         """The whole."""
         assert self.header is not None
         self._cut_small(channel)
         content = b"".join([self.header, *self._frames])
-        return content, len(self.header), self.route.origin, channel.framing
+        return content, len(self.header), origin, channel.framing
 
     def drop(self) -> None:
         """It holds nothing any more."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from broker.core.message import Message
+from broker.core.message import ORIGIN, Message
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol.assembly import Assembly, check_header
 from broker.protocol.publish import (
     Route,
     find_route,
     is_special,
+    origin_of,
     publish,
     publish_special,
     resolve,
@@ -54,7 +55,7 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     Returns where the next frame begins. Where it raises AMQPError, `channel.connection.position`
     is behind the message that was wrong.
     """
-    connection = channel.connection
+    connection, shapes = channel.connection, channel.shapes
     route = find_route(channel, chunk[at + 7 : end - 1])
     method = chunk[at:end]
     messages: list[Message] = []
@@ -64,7 +65,6 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     size_max = min(payload_max, connection.broker.limits.message_size_max)
     last_header = len(chunk) - CONTENT_HEADER_MIN
     startswith = chunk.startswith
-    knows = channel.shapes.knows
     limit = 0
     try:
         while end <= last_header:
@@ -86,23 +86,25 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
                 break
             connection.position = stop
             properties_at = end + _PROPERTIES_AT
-            is_known = knows(chunk, properties_at, body_at - 1, flags)
+            is_known = shapes.knows(chunk, properties_at, body_at - 1, flags)
             if not is_known:
                 check_header(chunk, properties_at, body_at - 1, flags)
             if not limit:
                 resolve(channel, route)
                 limit = max(1, RUN_MAX // route.cost)
-            message = (chunk[end:stop], body_at - end, route.origin, own_framing)
-            if is_known or not is_special(flags, chunk[end:body_at]):
-                messages.append(message)
-                if not is_known:
-                    channel.shapes.learn(chunk, properties_at, body_at - 1, flags)
-            else:
+            origin = origin_of(route, chunk, properties_at, flags)
+            message = (chunk[end:stop], body_at - end, origin, own_framing)
+            is_plain = is_known or not is_special(flags, chunk[end:body_at])
+            if not is_plain or (messages and origin is not messages[-1][ORIGIN]):
                 publish_ready(channel, route, messages, sizes)
+            if not is_plain:
                 publish_special(channel, route, message)
                 sizes.append(body_size)
                 return stop
+            messages.append(message)
             sizes.append(body_size)
+            if not is_known:
+                shapes.learn(chunk, properties_at, body_at - 1, flags)
             unit, prefix = stop - at, chunk[at : stop - body_size - 1 if body_size else stop]
             at = stop
             if startswith(prefix, at):
@@ -114,7 +116,7 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
                 return at
     finally:
         publish_ready(channel, route, messages, sizes)
-    # The content is not here as one: it is received frame by frame.
+    # Not here as one: it is received frame by frame.
     channel.assembly = Assembly(connection.broker, route)
     return end
 

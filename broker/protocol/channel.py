@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.consumer import BATCH_MAX, Consumer
@@ -18,6 +19,7 @@ from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
+from broker.protocol.waiting import wait
 from broker.wire.frames import FRAME_HEADER, HEADER, METHOD
 from broker.wire.methods import Method, commands, encode_method, make, shortstr
 
@@ -70,6 +72,8 @@ class Channel:
         self.is_confirming = False
         self.published = 0
         self.confirmed = 0
+        # The last batch of the log that has something of this channel in it.
+        self.written_to = 0
         self.transaction: Transaction | None = None
         self.reply_consumer: str | None = None
         self.reply_token: str | None = None
@@ -133,7 +137,11 @@ class Channel:
         return head
 
     def cancelled(self, consumer: Consumer) -> None:
-        """The queue is gone: the client is told, if it said that it understands."""
+        """The queue is gone: the client is told, if it said that it understands; behind an answer
+        that is due."""
+        if self.connection.is_waiting:
+            self.connection.told_later.append(consumer)
+            return
         self.consumers.pop(consumer.tag, None)
         if self.state is ChannelState.RUNNING and self.connection.understands(
             "consumer_cancel_notify"
@@ -149,7 +157,7 @@ class Channel:
         if self.reply_consumer is None or self.connection.output.is_stalled():
             counters.messages_unroutable_dropped += 1
             return
-        exchange, routing_key, _ = message[ORIGIN]
+        exchange, routing_key, _, _ = message[ORIGIN]
         method = make(
             commands.Basic.Deliver,
             consumer_tag=self.reply_consumer,
@@ -206,10 +214,18 @@ class Channel:
     # Confirms
 
     def flush_confirms(self) -> None:
-        """Confirms every publish so far in one frame. A publish that is numbered is decided at
-        the end of its batch at the latest."""
-        first, last = self.confirmed + 1, self.published
-        if last < first:
+        """Confirms every publish so far, once what had to be written is durable."""
+        journal = self.connection.broker.journal
+        if journal is not None and self.written_to > journal.durable:
+            journal.when_durable(self.written_to, partial(self._confirm, self.published))
+        else:
+            self._confirm(self.published)
+
+    def _confirm(self, last: int) -> None:
+        """Confirms every publish up to this one in one frame. A publish that is numbered is decided
+        at the end of its batch at the latest."""
+        first = self.confirmed + 1
+        if last < first or self.state is not ChannelState.RUNNING:
             return
         self.confirmed = last
         self.connection.broker.counters.messages_confirmed += last - first + 1
@@ -217,9 +233,19 @@ class Channel:
             _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, last > first, 0xCE)
         )
 
+    def answer(self, method: Method) -> None:
+        """Sends the answer to something that may have to last: once it is durable. Nothing else is
+        read of this connection until then."""
+        journal = self.connection.broker.journal
+        position = 0 if journal is None else max(journal.defined_to, self.written_to)
+        if journal is None or position <= journal.durable:
+            self.send(method)
+        else:
+            journal.when_durable(position, wait(self, lambda: self.send(method)))
+
     def return_message(self, message: Message, code: int, text: str) -> None:
         """Sends basic.return with the whole message."""
-        exchange, routing_key, _ = message[ORIGIN]
+        exchange, routing_key, _, _ = message[ORIGIN]
         method = make(
             commands.Basic.Return,
             reply_code=code,

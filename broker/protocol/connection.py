@@ -15,19 +15,17 @@ from broker.core.queue import Queue
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.heartbeat import Beat, Heartbeat
-from broker.protocol.methods.connection import start
 from broker.protocol.output import Output
 from broker.protocol.reader import (
     PROTOCOL_HEADER_SIZE,
     frame_size,
-    is_protocol_header,
-    name_hello,
     read_frames,
+    read_protocol_header,
     take_body_frame,
 )
 from broker.protocol.remainder import Remainder
 from broker.protocol.states import HANDSHAKE, ConnectionState
-from broker.wire.frames import FRAME_HEADER, HEARTBEAT_FRAME, PROTOCOL_HEADER
+from broker.wire.frames import FRAME_HEADER, HEARTBEAT_FRAME
 from broker.wire.methods import Method, commands, encode_method, make
 from broker.wire.shape import Shapes
 
@@ -51,8 +49,8 @@ CLOSE_TIMEOUT_BEFORE_LOGIN_S = 5.0
 
 
 class Connection:
-    """A client's connection. `outbox` is where it enters itself when it has something to send;
-    several connections share one. `now` is transport time in seconds."""
+    """A client's connection. It enters itself in `outbox`, which several share, when it has
+    something to send. `now` is transport time in seconds."""
 
     def __init__(
         self,
@@ -73,32 +71,34 @@ class Connection:
         self.frame_max = FRAME_MAX_BEFORE_TUNE
         self.channel_max = 0
         self.channels: dict[int, Channel] = {}
-        # Method frames of basic.publish, as octets, and where they lead.
+        # Method frames of basic.publish and where they lead; shapes of content headers.
         self.routes: dict[bytes, Route] = {}
-        # The shapes of content headers that were seen before.
         self.shapes = Shapes()
         # A field table as octets, which take a sixtieth of what it may take decoded.
         self.client_properties = b""
         self.client_name = ""
         self.capabilities: frozenset[str] = frozenset()
-        # Set by start-ok and open; nothing asks for them before.
         self.user: User
         self.vhost: VHost
-        # Exclusive queues of this connection, which end with it.
+        # They end with this connection.
         self.exclusive_queues: dict[Queue, None] = {}
-        # Channels with publishes to confirm at the end of this batch.
+        # They have publishes to confirm at the end of this batch.
         self.confirming: dict[Channel, None] = {}
         self.was_open = self.has_received = self.is_broken = False
         # Where in the chunk parsing goes on; also after an error.
         self.position = 0
-        # Seconds until the socket is closed, 0 at once; None while it stays.
+        # Seconds until the socket is closed; None while it stays.
         self.close_in_s: float | None = None
         self.close_reason = ""
         # Publishing waits for memory: input stays in `_rest`, from the first publish on.
         self.is_blocked = False
         # The reader stopped to let others have a turn; `resume_input` goes on.
         self.wants_turn = False
-        # Input that waits: the begin of a frame, or all of it while the connection has to wait.
+        # An answer is to come before anything else is read (`waiting`), or has come just now.
+        self.is_waiting = self.has_waited = False
+        # Consumers whose queue went in the meantime.
+        self.told_later: list[Consumer] = []
+        # Input that waits: a frame that has begun, or all of it.
         self._rest = Remainder()
         self._login_failure_delay_s = login_failure_delay_s
         self.output = Output(lambda: outbox.append(self))
@@ -113,7 +113,7 @@ class Connection:
             return
         self.heartbeat.last_received = now
         at = self._complete_frame(octets) if self._rest else 0
-        if self.is_blocked or self.wants_turn:
+        if self.is_blocked or self.wants_turn or self.is_waiting:
             self._rest.add(octets, at, len(octets))
         elif at < len(octets):
             self._handle(octets, at)
@@ -121,7 +121,7 @@ class Connection:
     def _complete_frame(self, octets: bytes) -> int:
         """Handles the frame that began in an earlier chunk, if its end is here, and returns where
         the next one begins. So a chunk is never copied for the sake of a few octets before it."""
-        if self.is_blocked or self.wants_turn:
+        if self.is_blocked or self.wants_turn or self.is_waiting:
             return 0
         rest = self._rest
         if self.state is ConnectionState.AWAITING_HEADER:
@@ -137,17 +137,23 @@ class Connection:
         return end
 
     def resume_input(self) -> None:
-        """The others had a turn: handles what has waited."""
+        """Handles what has waited."""
         self.wants_turn = False
-        if not self.is_blocked:
+        if not self.is_blocked and not self.is_waiting:
             self._handle(self._rest.take(), 0)
+
+    def continue_input(self) -> None:
+        """What was waited for is there."""
+        self.has_waited = True
+        self._outbox.append(self)
+        self.resume_input()
 
     def _handle(self, chunk: bytes, at: int) -> None:
         """Handles `chunk[at:]`, keeps what has to wait, and ends the batch."""
         self.position = at
         try:
             if self.state is ConnectionState.AWAITING_HEADER:
-                self._read_protocol_header(chunk)
+                read_protocol_header(self, chunk)
             if self.state is not ConnectionState.AWAITING_HEADER:
                 read_frames(self, chunk)
         except AMQPError as error:
@@ -161,17 +167,6 @@ class Connection:
             self._end_batch()
         except Exception as error:  # noqa: BLE001  # as above
             self._break(error)
-
-    def _read_protocol_header(self, chunk: bytes) -> None:
-        if not is_protocol_header(chunk):
-            self.close_reason = name_hello(chunk)
-            self.output.reserve(len(PROTOCOL_HEADER)).append(PROTOCOL_HEADER)
-            self.position = len(chunk)
-            self.finish()
-        elif len(chunk) >= len(PROTOCOL_HEADER):
-            self.position = len(PROTOCOL_HEADER)
-            self.state = ConnectionState.STARTING
-            start(self)
 
     def _end_batch(self) -> None:
         self.broker.run_deliveries()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import check_expiry
 from broker.core.exchange import Exchange
-from broker.core.message import Message, Origin, make_origin, size_of
+from broker.core.message import ORIGIN, PERSISTENT, Message, Origin, make_origin, size_of
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
 from broker.errors import AMQPError, ReplyCode, exchange_title
@@ -33,14 +33,27 @@ _SPECIAL = properties.EXPIRATION | properties.USER_ID
 class Route:
     """What one publish method frame says, and the queues it leads to while nothing changes.
 
-    `queues` is None where the way depends on each message's headers.
+    `queues` is None where the way depends on each message's headers. Persistent messages have an
+    origin of their own, if some of the queues last (`may_last`).
     """
 
-    __slots__ = ("cost", "exchange", "mandatory", "origin", "queues", "stamp")
+    __slots__ = (
+        "cost",
+        "exchange",
+        "mandatory",
+        "may_last",
+        "origin",
+        "persistent_origin",
+        "queues",
+        "stamp",
+    )
 
     def __init__(self, method: commands.Basic.Publish) -> None:
-        self.origin: Origin = make_origin(method.exchange, method.routing_key)
+        names = method.exchange, method.routing_key
+        self.origin: Origin = make_origin(*names)
+        self.persistent_origin: Origin = make_origin(*names, persistent=True)
         self.mandatory = method.mandatory
+        self.may_last = False
         self.exchange: Exchange | None = None
         self.queues: list[Queue] | None = None
         # Steps that one message takes: queues, or what is looked at to find them.
@@ -69,7 +82,7 @@ def resolve(channel: Channel, route: Route) -> None:
     stamp = (vhost.epoch, broker.permission_epoch)
     if route.stamp == stamp:
         return
-    name, routing_key, _ = route.origin
+    name, routing_key, _, _ = route.origin
     broker.check_permission(channel.connection.user, "write", "exchange", name, vhost.name)
     exchange = vhost.exchanges.get(name)
     if exchange is None:
@@ -85,8 +98,16 @@ def resolve(channel: Channel, route: Route) -> None:
     queues, is_fixed = vhost.route(exchange, [routing_key], {})
     is_fixed = is_fixed and not (name == "" and routing_key.startswith(REPLY_TO_NAME))
     route.queues = queues if is_fixed else None
+    route.may_last = any(queue.lasting for queue in queues) if is_fixed else broker.lasts
     route.cost = max(1, len(queues), 0 if is_fixed else broker.work - work)
     route.stamp = stamp
+
+
+def origin_of(route: Route, octets: bytes, at: int, flags: int) -> Origin:
+    """The origin of a message on this route, whose property list begins at `octets[at]`."""
+    if route.may_last and properties.is_persistent(octets, at, flags):
+        return route.persistent_origin
+    return route.origin
 
 
 def is_special(flags: int, header: bytes) -> bool:
@@ -100,7 +121,8 @@ def is_special(flags: int, header: bytes) -> bool:
 
 
 def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
-    """Publishes messages of one resolved route that have no special properties."""
+    """Publishes messages of one resolved route that have no special properties. Either all are
+    persistent or none."""
     broker = channel.connection.broker
     count = len(messages)
     _count_received(channel, count)
@@ -116,6 +138,8 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
         for queue in queues:
             queue.publish(messages, size)
         broker.counters.messages_routed += count * len(queues)
+        if messages[0][ORIGIN][PERSISTENT]:
+            _write(channel, queues, messages)
     else:
         _not_routed(channel, route, messages)
 
@@ -168,6 +192,24 @@ def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Que
     for queue in queues:
         queue.publish(messages, size)
     channel.connection.broker.counters.messages_routed += len(queues)
+    if message[ORIGIN][PERSISTENT]:
+        _write(channel, queues, messages)
+
+
+def _write(channel: Channel, queues: list[Queue], messages: list[Message]) -> None:
+    """Persistent messages that were published to these queues just now are written down, if the
+    queues last; their confirms wait for it."""
+    journal = channel.connection.broker.journal
+    count = len(messages)
+    lasting = []
+    firsts = []
+    for queue in queues:
+        if queue.lasting is not None:
+            lasting.append(queue.lasting)
+            firsts.append(queue.next_number - count)
+    if journal is not None and lasting:
+        journal.put(lasting, firsts, messages)
+        channel.written_to = journal.position
 
 
 def _count_received(channel: Channel, count: int) -> None:

@@ -14,8 +14,10 @@ from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
 from broker.protocol.memory import must_wait, must_wait_at_body
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
+from broker.protocol.methods.connection import start
 from broker.protocol.publish import (
     is_special,
+    origin_of,
     publish,
     publish_special,
     resolve,
@@ -24,6 +26,7 @@ from broker.protocol.remainder import Remainder
 from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
 from broker.wire.frames import (
     BODY,
+    CONTENT_HEADER,
     FRAME_END,
     FRAME_HEADER,
     FRAME_OVERHEAD,
@@ -66,6 +69,20 @@ def name_hello(chunk: bytes) -> str:
     if chunk[:4] == b"AMQP":
         return f"unsupported protocol version {chunk[4:8].hex(' ')}"
     return "not an AMQP protocol header"
+
+
+def read_protocol_header(connection: Connection, chunk: bytes) -> None:
+    """The first octets of a client: answered with connection.start, or with the header that was
+    expected and the end of the socket. Fewer than eight are left for later."""
+    if not is_protocol_header(chunk):
+        connection.close_reason = name_hello(chunk)
+        connection.output.reserve(len(PROTOCOL_HEADER)).append(PROTOCOL_HEADER)
+        connection.position = len(chunk)
+        connection.finish()
+    elif len(chunk) >= len(PROTOCOL_HEADER):
+        connection.position = len(PROTOCOL_HEADER)
+        connection.state = ConnectionState.STARTING
+        start(connection)
 
 
 def frame_size(begin: Remainder, frame_max: int) -> int:
@@ -112,6 +129,8 @@ def read_frames(connection: Connection, chunk: bytes) -> None:
                 continue
             connection.position = end
             _receive_frame(connection, kind, number, chunk[at + 7 : end - 1])
+            if connection.is_waiting:
+                return
         except AMQPError as error:
             connection.position = max(connection.position, end)
             if error.method_index is None:
@@ -286,9 +305,15 @@ def _receive_content(channel: Channel, assembly: Assembly, kind: int, payload: b
 
 def _publish_assembled(channel: Channel, assembly: Assembly) -> None:
     route = assembly.route
-    message = assembly.message(channel)
-    channel.drop_assembly()
-    resolve(channel, route)
+    header = assembly.header
+    assert header is not None
+    # What is wrong with where it goes is found before it is put together.
+    try:
+        resolve(channel, route)
+        origin = origin_of(route, header, CONTENT_HEADER.size, assembly.flags)
+        message = assembly.message(channel, origin)
+    finally:
+        channel.drop_assembly()
     if is_special(assembly.flags, message[0][: message[1]]):
         publish_special(channel, route, message)
     else:

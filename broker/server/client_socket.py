@@ -64,7 +64,7 @@ class ClientSocket(asyncio.Protocol):
         if not self._is_open and connection.was_open:
             self._opened()
         broker = self.server.broker
-        if connection.is_blocked:
+        if connection.is_blocked or connection.is_waiting:
             self._stop_reading()
         elif broker.is_behind:
             broker.is_behind = False
@@ -133,6 +133,7 @@ class ClientSocket(asyncio.Protocol):
     def _may_read(self) -> bool:
         return (
             not self.connection.is_blocked
+            and not self.connection.is_waiting
             and not self.transport.is_closing()
             and self.transport.get_write_buffer_size() <= UNREAD_MAX
         )
@@ -148,6 +149,9 @@ class ClientSocket(asyncio.Protocol):
                 # Its heartbeats wait in the socket: silence does not count.
                 connection.heartbeat.is_paused = True
                 self._stop_reading()
+        if connection.has_waited:
+            connection.has_waited = False
+            self.server.loop.call_soon(self.resume_reading)
         if connection.close_in_s is not None:
             self.close_soon()
         elif (

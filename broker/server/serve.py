@@ -89,7 +89,10 @@ async def _serve(settings: Settings, files_max: int | None) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         server = Server(settings, files_max=files_max)
         await server.listen()
-        LOG.warning("nothing is kept on disk: queues and messages end with this process")
+        if settings.transient:
+            LOG.warning("nothing is kept on disk: queues and messages end with this process")
+        else:
+            LOG.info("what must last is kept in %s", settings.data_dir)
         LOG.info("accepts connections on %s", shown(server.addresses))
         http = await _start_http(server, files_max)
         _tune_collector()

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 from collections.abc import Iterable
 
 from broker import __version__
 from broker.core.broker import Broker, Identity, Limits
+from broker.core.recovery import recover
 from broker.core.users import Permission
 from broker.errors import ReplyCode
 from broker.protocol.connection import Connection
@@ -18,9 +20,13 @@ from broker.protocol.states import HANDSHAKE
 from broker.server.client_socket import ClientSocket
 from broker.server.notes import log_note
 from broker.server.settings import Settings, memory_limit_bytes
+from broker.storage.log import Caller, LogError
+from broker.storage.segment_log import SegmentLog
 
 LOG = logging.getLogger("leveret.server")
 
+UNSAFE_NO_SYNC = "LEVERET_UNSAFE_NO_SYNC"
+"""An environment variable that turns off every flush to disk, to see what a power cut then does."""
 FILES_RESERVED = 64
 """File descriptors kept for listeners, HTTP and files when connections take the rest."""
 SHUTDOWN_S = 3.0
@@ -38,8 +44,8 @@ class Server:
 
     def __init__(self, settings: Settings, *, files_max: int | None = None) -> None:
         self.settings = settings
-        self.broker = make_broker(settings)
         self.loop = asyncio.get_running_loop()
+        self.broker = make_broker(settings, self.loop.call_soon_threadsafe)
         self.addresses: list[tuple[str, int]] = []
         self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
         self.is_stopping = False
@@ -48,6 +54,9 @@ class Server:
         self._opening: dict[Connection, ClientSocket] = {}
         self._listeners: list[asyncio.Server] = []
         self._all_closed = asyncio.Event()
+        journal = self.broker.journal
+        if journal is not None:
+            journal.on_progress = self._log_went_on
 
     async def listen(self) -> None:
         """Listens on every host of the settings. Raises StartError."""
@@ -125,6 +134,13 @@ class Server:
         blocked = self.broker.blocked
         if blocked and not self.broker.check_memory():
             self.loop.call_soon(self._unblock)
+        if self.broker.journal is not None:
+            self.broker.journal.flush()
+
+    def _log_went_on(self) -> None:
+        """Something is durable now, or was read again."""
+        self.broker.run_deliveries()
+        self.flush()
 
     def note_open(self, connection: Connection) -> None:
         """A client has logged in: it counts no more among those that have not."""
@@ -184,10 +200,12 @@ class Server:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+        if self.broker.journal is not None:
+            self.broker.journal.close()
 
 
-def make_broker(settings: Settings) -> Broker:
-    """An empty broker as the settings want it."""
+def make_broker(settings: Settings, call: Caller) -> Broker:
+    """A broker as the settings want it, with what its data directory has. Raises StartError."""
     limits = Limits(
         frame_max=settings.frame_max,
         channel_max=settings.channel_max,
@@ -203,6 +221,8 @@ def make_broker(settings: Settings) -> Broker:
         cluster_name=f"leveret@{socket.gethostname()}",
     )
     broker = Broker(secrets.token_bytes, limits=limits, identity=identity, note=log_note)
+    if not settings.transient:
+        _recover(broker, settings, call)
     broker.add_vhost(settings.default_vhost)
     broker.add_user(
         settings.default_user,
@@ -212,6 +232,19 @@ def make_broker(settings: Settings) -> Broker:
         loopback_only=settings.default_user == "guest",
     )
     return broker
+
+
+def _recover(broker: Broker, settings: Settings, call: Caller) -> None:
+    sync = os.environ.get(UNSAFE_NO_SYNC) != "1"
+    if not sync:
+        LOG.warning("%s is set: what is confirmed does not survive a power cut", UNSAFE_NO_SYNC)
+    try:
+        log = SegmentLog.open(settings.data_dir, call, sync=sync)
+        if log.discarded is not None:
+            LOG.warning("an unfinished write at the end of the log is discarded: %s", log.discarded)
+        recover(broker, log)
+    except LogError as error:
+        raise StartError(str(error)) from None
 
 
 def shown(addresses: Iterable[tuple[str, int]]) -> str:

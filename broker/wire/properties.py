@@ -30,6 +30,7 @@ CLUSTER_ID: Final = 0x0004
 _UNUSED: Final = 0x0003
 
 _PAYLOAD_AT = 7
+_PERSISTENT = 2
 _FIRST_PROPERTY = CONTENT_HEADER.size
 
 _SHORTSTR, _TABLE = 0, -1
@@ -80,6 +81,19 @@ def check_properties(octets: bytes, at: int, end: int, flags: int) -> None:
 def flags_of(header: bytes) -> int:
     """The property flags of a header frame."""
     return int.from_bytes(header[_FIRST_PROPERTY - 2 : _FIRST_PROPERTY], "big")
+
+
+def is_persistent(octets: bytes, at: int, flags: int) -> bool:
+    """Whether the checked property list that begins at `octets[at]` has delivery mode 2."""
+    if not flags & DELIVERY_MODE:
+        return False
+    if flags & CONTENT_TYPE:
+        at += 1 + octets[at]
+    if flags & CONTENT_ENCODING:
+        at += 1 + octets[at]
+    if flags & HEADERS:
+        at += 4 + int.from_bytes(octets[at : at + 4], "big")
+    return octets[at] == _PERSISTENT
 
 
 def _find(header: bytes, wanted: int) -> tuple[int, int]:

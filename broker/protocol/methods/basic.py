@@ -14,6 +14,7 @@ from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.protocol.batch import acknowledge, unknown_delivery_tag
 from broker.protocol.names import check_permission, queue_name
 from broker.protocol.unacked import Group
+from broker.protocol.waiting import wait
 from broker.wire.methods import commands, encode_method, make
 from broker.wire.table import Table
 
@@ -126,6 +127,10 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
     queue = channel.vhost.get_queue(name, channel.connection)
     counters = channel.connection.broker.counters
     entry = queue.get(no_ack=method.no_ack)
+    if entry is None and queue.paged is not None:
+        queue.paged.waiting.append(wait(channel, lambda: get(channel, method)))
+        queue.touch()
+        return
     if entry is None:
         counters.messages_get_empty += 1
         channel.send(make(commands.Basic.GetEmpty, cluster_id=""))
@@ -139,7 +144,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
         channel.unacked.add(_getter(channel, queue), [entry])
     counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
-    exchange, routing_key, _ = message[ORIGIN]
+    exchange, routing_key, _, _ = message[ORIGIN]
     get_ok = make(
         commands.Basic.GetOk,
         delivery_tag=tag,

@@ -46,7 +46,7 @@ def declare(channel: Channel, method: commands.Exchange.Declare) -> None:
             arguments=arguments,
         )
     if not method.nowait:
-        channel.send(commands.Exchange.DeclareOk())
+        channel.answer(commands.Exchange.DeclareOk())
 
 
 def _check_alternate(channel: Channel, name: str, arguments: Table) -> None:
@@ -78,7 +78,7 @@ def delete(channel: Channel, method: commands.Exchange.Delete) -> None:
     if exchange is not None:
         vhost.delete_exchange(exchange, if_unused=method.if_unused)
     if not method.nowait:
-        channel.send(commands.Exchange.DeleteOk())
+        channel.answer(commands.Exchange.DeleteOk())
 
 
 def bind(channel: Channel, method: commands.Exchange.Bind) -> None:
@@ -91,7 +91,7 @@ def bind(channel: Channel, method: commands.Exchange.Bind) -> None:
         cast(Table, method.arguments),
     )
     if not method.nowait:
-        channel.send(commands.Exchange.BindOk())
+        channel.answer(commands.Exchange.BindOk())
 
 
 def unbind(channel: Channel, method: commands.Exchange.Unbind) -> None:
@@ -107,7 +107,7 @@ def unbind(channel: Channel, method: commands.Exchange.Unbind) -> None:
             channel.connection,
         )
     if not method.nowait:
-        channel.send(commands.Exchange.UnbindOk())
+        channel.answer(commands.Exchange.UnbindOk())
 
 
 def _ends(

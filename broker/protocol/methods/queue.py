@@ -55,7 +55,7 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
 
 
 def _declare_ok(channel: Channel, name: str, messages: int, consumers: int) -> None:
-    channel.send(
+    channel.answer(
         make(
             commands.Queue.DeclareOk,
             queue=name,
@@ -99,7 +99,7 @@ def bind(channel: Channel, method: commands.Queue.Bind) -> None:
     queue = vhost.get_queue(name, channel.connection)
     vhost.bind(source, queue, key, cast(Table, method.arguments))
     if not method.nowait:
-        channel.send(commands.Queue.BindOk())
+        channel.answer(commands.Queue.BindOk())
 
 
 def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
@@ -118,7 +118,7 @@ def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
             cast(Table, method.arguments),
             channel.connection,
         )
-    channel.send(commands.Queue.UnbindOk())
+    channel.answer(commands.Queue.UnbindOk())
 
 
 def _bound(
@@ -150,4 +150,4 @@ def delete(channel: Channel, method: commands.Queue.Delete) -> None:
             channel.vhost, queue, if_unused=method.if_unused, if_empty=method.if_empty
         )
     if not method.nowait:
-        channel.send(make(commands.Queue.DeleteOk, message_count=count))
+        channel.answer(make(commands.Queue.DeleteOk, message_count=count))

@@ -37,7 +37,7 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
             else:
                 channel.acknowledge(groups)
     channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged
-    channel.send(commands.Tx.CommitOk())
+    channel.answer(commands.Tx.CommitOk())
 
 
 def rollback(channel: Channel, method: commands.Tx.Rollback) -> None:

@@ -1,0 +1,217 @@
+"""What the broker writes down: records collect here, batch by batch, on their way to the log.
+
+Theory of operation. Whatever must last is added to the batch that is pending, as it happens;
+`flush` hands the batch to the log at the end of a turn. Two batches are under way at most, one
+that is being flushed and one that waits, so batches grow while the disk is busy and there is no
+timer. Who wants to know that something is durable waits for the batch it is in (`when_durable`):
+publisher confirms, answers to declarations, commits. Settlements ride along; nobody waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from broker.core import records
+from broker.core.batches import Batches
+from broker.core.message import Message
+from broker.core.paging import Pager
+from broker.core.records import HEAD, Kind
+from broker.core.stored import Run
+from broker.storage.log import Log, LogState, Position
+
+if TYPE_CHECKING:
+    from broker.core.lasting import Lasting
+
+UNDER_WAY_MAX = 2
+"""Batches that are handed to the log before the first of them is durable."""
+WAITING_MAX = 32 << 20
+"""Octets that may wait for the log before publishers have to wait too."""
+
+
+class Journal:
+    """The records of one broker on their way to `log`. `batches` knows what the log holds, from
+    recovery; a new log holds nothing."""
+
+    def __init__(self, log: Log, batches: Batches | None = None) -> None:
+        self.log = log
+        self.batches = batches or Batches(log.next)
+        self.durable: Position = log.next - 1
+        # Octets that are not durable yet.
+        self.waiting_bytes = 0
+        # Each definition's record, and the batch it was written to last, in that order.
+        self.definitions: dict[Hashable, tuple[bytes, Position]] = {}
+        # The last batch in which something was defined or deleted.
+        self.defined_to: Position = 0
+        self._pending: list[bytes] = []
+        self._under_way: deque[Position] = deque()
+        self._settled: dict[Lasting, list[int]] = {}
+        self._delivered: dict[int, int] = {}
+        self._callbacks: dict[Position, list[Callable[[], None]]] = {}
+        self.pager = Pager(self)
+        # Called after callbacks: what they did wants to be delivered and written.
+        self.on_progress: Callable[[], None] = lambda: None
+
+    @property
+    def position(self) -> Position:
+        """The batch that is pending."""
+        return self.batches.pending
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing more will ever be durable."""
+        return self.log.state in (LogState.FAILED, LogState.FENCED)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log does not keep up, so that publishers have to wait."""
+        return self.waiting_bytes > WAITING_MAX
+
+    # Records
+
+    def put(
+        self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
+    ) -> None:
+        """Messages of one origin and framing went to these queues, with numbers from `firsts` on
+        that are above all others."""
+        for queue, run in zip(queues, self._store(queues, firsts, messages), strict=True):
+            queue.stored.add(run)
+
+    def store_anew(
+        self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
+    ) -> None:
+        """Writes messages again that are numbered from `firsts` on in these queues."""
+        for queue, run in zip(queues, self._store(queues, firsts, messages), strict=True):
+            queue.stored.move(run)
+
+    def _store(
+        self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
+    ) -> list[Run]:
+        targets = [(queue.id, first) for queue, first in zip(queues, firsts, strict=True)]
+        offset = self.batches.pending_bytes + HEAD.size
+        size = self._add(records.put(targets, messages)) - HEAD.size
+        count = len(messages)
+        share = size // (count * len(targets))
+        position = self.position
+        self.batches.hold(position, share * count * len(targets))
+        return [Run(first, count, position, offset, size, 0, share) for _, first in targets]
+
+    def settle(self, queue: Lasting, numbers: Iterable[int]) -> None:
+        """Messages left a queue for good."""
+        if self.has_failed:
+            return
+        numbers_so_far = self._settled.get(queue)
+        if numbers_so_far is None:
+            numbers_so_far = self._settled[queue] = []
+        numbers_so_far += numbers
+
+    def mark_delivered(self, queue: Lasting) -> None:
+        """Everything up to `queue.delivered_to` was handed to somebody."""
+        self._delivered[queue.id] = queue.delivered_to
+
+    def note_returns(self, queue: Lasting, returns: dict[int, int]) -> None:
+        """How often these messages came back so far, by number."""
+        self._add([records.returned(queue.id, returns)])
+
+    def define(self, key: Hashable, kind: Kind, table: bytes) -> None:
+        """Something durable was declared, as this field table says; `key` takes it away again.
+        What is written already is not written twice."""
+        if key not in self.definitions:
+            self._write_definition(key, records.definition(kind, table))
+
+    def undefine(self, key: Hashable, kind: Kind, table: bytes) -> None:
+        """Something durable was deleted; what was never defined is no error."""
+        known = self.definitions.pop(key, None)
+        if known is not None:
+            octets, position = known
+            self.batches.free(position, len(octets))
+            self._add([records.definition(kind, table)])
+            self.defined_to = self.position
+
+    def write_definitions_before(self, position: Position) -> None:
+        """Writes every definition again that is in a batch before this one."""
+        old = []
+        for key, (octets, written) in self.definitions.items():
+            if written >= position:
+                break
+            old.append((key, octets, written))
+        for key, octets, written in old:
+            del self.definitions[key]
+            self.batches.free(written, len(octets))
+            self._write_definition(key, octets)
+
+    def _write_definition(self, key: Hashable, octets: bytes) -> None:
+        self._add([octets])
+        self.defined_to = self.position
+        self.batches.hold(self.position, len(octets))
+        self.definitions[key] = octets, self.position
+
+    def forget(self, queue: Lasting) -> None:
+        """A queue is deleted: nothing of it is wanted any more."""
+        self._settled.pop(queue, None)
+        self._delivered.pop(queue.id, None)
+        queue.stored.clear()
+
+    def write_counters(self, queues: Iterable[tuple[Lasting, int]]) -> None:
+        """Writes where the numbering of these queues stands: each with its next number."""
+        states = [(queue.id, number, queue.delivered_to) for queue, number in queues if number > 1]
+        if states:
+            self._add([records.counters(states)])
+
+    def _add(self, pieces: list[bytes]) -> int:
+        size = sum(map(len, pieces))
+        self._pending += pieces
+        self.batches.grow(size)
+        self.waiting_bytes += size
+        return size
+
+    # Batches
+
+    def flush(self) -> None:
+        """Hands what is pending to the log, unless enough is under way."""
+        if len(self._under_way) >= UNDER_WAY_MAX or self.has_failed:
+            return
+        self._end_changes()
+        if self._pending:
+            self._append()
+
+    def _append(self) -> None:
+        pending, self._pending = self._pending, []
+        self._under_way.append(self.log.append(pending, self._when_durable))
+        self.batches.end()
+
+    def _end_changes(self) -> None:
+        """Turns what was settled and handed out into records of the pending batch."""
+        if self._settled:
+            settled, self._settled = self._settled, {}
+            for queue, numbers in settled.items():
+                firsts, counts = records.ranges(sorted(numbers))
+                self._add([records.settled(queue.id, firsts, counts)])
+                for first, count in zip(firsts, counts, strict=True):
+                    queue.stored.settle(first, count)
+        if self._delivered:
+            self._add([records.delivered(self._delivered)])
+            self._delivered = {}
+
+    def _when_durable(self, position: Position) -> None:
+        self.durable = position
+        while self._under_way and self._under_way[0] <= position:
+            self.waiting_bytes -= self.batches.size(self._under_way.popleft())
+        for known in sorted(self._callbacks):
+            if known <= position:
+                for callback in self._callbacks.pop(known):
+                    callback()
+        self.on_progress()
+
+    def when_durable(self, position: Position, callback: Callable[[], None]) -> None:
+        """Calls back when this batch is durable, which it is not yet; never if it fails."""
+        self._callbacks.setdefault(position, []).append(callback)
+
+    def close(self) -> None:
+        """Writes what is pending, tells who waits for it, and lets the log go. Blocks."""
+        if not self.has_failed:
+            self._end_changes()
+            if self._pending:
+                self._append()
+        self.log.close()

@@ -1,0 +1,115 @@
+"""Ready messages that are in the log alone, and reading them again.
+
+A queue keeps a head in memory, from which it delivers, and a tail, where messages come in; what is
+between is only indexed (`broker.core.stored`). The next ones are asked for while the head is being
+delivered, so that consumers seldom wait for the disk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from broker.core import records
+from broker.core.message import CONTENT, MESSAGE, MESSAGE_OVERHEAD, NUMBER, Entry
+from broker.core.stored import Run
+
+if TYPE_CHECKING:
+    from broker.core.journal import Journal
+    from broker.core.lasting import Lasting
+    from broker.core.queue import Queue
+
+FETCH_BYTES = 1 << 20
+"""Octets that are read at once, if the queue has as many."""
+FETCH_RUNS = 1024
+"""Runs that are read at once."""
+
+
+class Paged:
+    """Messages `first` to `stop - 1` of a queue, as far as they are stored and not settled: there
+    are `count` of them. `tail` are those behind, in memory."""
+
+    __slots__ = ("count", "first", "is_reading", "lasting", "stop", "tail", "tail_bytes", "waiting")
+
+    def __init__(self, lasting: Lasting, first: int, stop: int, count: int) -> None:
+        self.lasting = lasting
+        self.first = first
+        self.stop = stop
+        self.count = count
+        self.tail: deque[Entry] = deque()
+        self.tail_bytes = 0
+        self.is_reading = False
+        # Called when the next messages are there.
+        self.waiting: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return self.count + len(self.tail)
+
+    def add_tail(self, entries: Iterable[Entry], size: int) -> None:
+        """New messages, behind all others."""
+        self.tail.extend(entries)
+        self.tail_bytes += size
+
+    def settle_all(self) -> None:
+        """The queue is purged: none of them is wanted any more."""
+        stored = self.lasting.stored
+        numbers = [entry[NUMBER] for entry in self.tail]
+        for run in stored.runs_from(self.first):
+            if run.first >= self.stop:
+                break
+            numbers += [n for n in stored.unsettled(run) if self.first <= n < self.stop]
+        self.lasting.settled_numbers(numbers)
+
+
+class Pager:
+    """Reads messages again, for the queues that want them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def fetch(self, queue: Queue) -> None:
+        """Asks for the next messages of this queue, unless that is under way."""
+        paged = queue.paged
+        if paged is None or paged.is_reading:
+            return
+        runs = _next_runs(paged)
+        paged.is_reading = True
+        locations = [(run.position, run.offset, run.size) for run in runs]
+
+        def done(pieces: list[bytes] | None) -> None:
+            paged.is_reading = False
+            if pieces is not None and queue.paged is paged:
+                _take(queue, paged, runs, pieces)
+            waiting, paged.waiting = paged.waiting, []
+            for callback in waiting:
+                callback()
+            self._journal.on_progress()
+
+        self._journal.log.read(locations, done)
+
+
+def _next_runs(paged: Paged) -> list[Run]:
+    runs: list[Run] = []
+    size = 0
+    for run in paged.lasting.stored.runs_from(paged.first):
+        if run.first >= paged.stop or len(runs) >= FETCH_RUNS or size >= FETCH_BYTES:
+            break
+        runs.append(run)
+        size += run.size
+    return runs
+
+
+def _take(queue: Queue, paged: Paged, runs: list[Run], pieces: list[bytes]) -> None:
+    lasting = paged.lasting
+    entries: list[Entry] = []
+    for run, piece in zip(runs, pieces, strict=True):
+        messages = records.read_put(piece, 0).messages(piece)
+        for number in lasting.stored.unsettled(run):
+            if paged.first <= number < paged.stop:
+                message = messages[run.skipped + number - run.first]
+                entries.append((number, message, lasting.times_returned(number)))
+        paged.first = max(paged.first, run.stop)
+    paged.count = paged.count - len(entries) if runs else 0
+    size = sum([len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD for entry in entries])
+    queue.page_in(entries, size)

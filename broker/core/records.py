@@ -1,0 +1,243 @@
+"""What the log holds: records, one behind the other in each batch.
+
+A record is its kind (one octet), the octets that follow (four), and these. Numbers are little
+endian, so that whole columns of them are written and read at once.
+
+    put        messages of one publish run, once for all the queues they went to
+    settled    numbers that left a queue for good
+    delivered  the highest number each queue has handed out: what comes back up to it was seen
+    returned   how often messages came back
+    counters   next number and highest delivered one of queues, in a snapshot
+    others     definitions, as field tables
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from broker.core.message import Message, Origin, make_origin
+from broker.wire.table import Table, decode_table
+
+HEAD = struct.Struct("<BI")
+_TARGETS = struct.Struct("<H")
+_TARGET = struct.Struct("<QQ")
+_ORIGIN = struct.Struct("<H")
+_RUN = struct.Struct("<QI")
+_SETTLED = struct.Struct("<QI")
+_COUNT = struct.Struct("<I")
+
+
+class Kind(enum.IntEnum):
+    """What a record says. The values are part of the format."""
+
+    PUT = 1
+    SETTLED = 2
+    DELIVERED = 3
+    RETURNED = 4
+    COUNTERS = 5
+    VHOST = 16
+    EXCHANGE = 18
+    EXCHANGE_DELETED = 19
+    QUEUE = 20
+    QUEUE_DELETED = 21
+    BINDING = 22
+    BINDING_DELETED = 23
+
+
+class RecordError(ValueError):
+    """Octets that are no record. A log that checks what it stores gives none back."""
+
+
+class Put(NamedTuple):
+    """Messages as they were stored. `targets` are (queue id, number of the first message)."""
+
+    targets: list[tuple[int, int]]
+    origin: Origin
+    framing: int
+    sizes: array[int]
+    header_sizes: array[int]
+    contents_at: int
+    """Where the first content begins in the batch."""
+
+    def messages(self, batch: bytes) -> list[Message]:
+        """The messages; `batch` is what the record was read from."""
+        ends = list(accumulate(self.sizes, initial=self.contents_at))
+        return [
+            (batch[start:end], header_size, self.origin, self.framing)
+            for start, end, header_size in zip(ends, ends[1:], self.header_sizes, strict=False)
+        ]
+
+
+def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list[bytes]:
+    """A put record, in pieces: its head, then the contents as they are. All messages are of one
+    origin and one framing."""
+    _, _, origin, framing = messages[0]
+    contents = [message[0] for message in messages]
+    sizes = column("I", map(len, contents))
+    headers = column("I", [message[1] for message in messages])
+    names = origin[2][1:-1]
+    body = b"".join(
+        [
+            _TARGETS.pack(len(targets)),
+            *[_TARGET.pack(queue_id, first) for queue_id, first in targets],
+            _ORIGIN.pack(len(names)),
+            names,
+            _RUN.pack(framing, len(messages)),
+            sizes,
+            headers,
+        ]
+    )
+    total = len(body) + sum(map(len, contents))
+    return [HEAD.pack(Kind.PUT, total) + body, *contents]
+
+
+def read_put(batch: bytes, at: int) -> Put:
+    """The put record whose payload begins at `at`."""
+    (count,) = _TARGETS.unpack_from(batch, at)
+    at += _TARGETS.size
+    targets = [_TARGET.unpack_from(batch, at + place * _TARGET.size) for place in range(count)]
+    at += count * _TARGET.size
+    (size,) = _ORIGIN.unpack_from(batch, at)
+    at += _ORIGIN.size
+    origin = _origin(batch[at : at + size])
+    at += size
+    framing, count = _RUN.unpack_from(batch, at)
+    at += _RUN.size
+    sizes = read_column("I", batch, at, count)
+    at += 4 * count
+    headers = read_column("I", batch, at, count)
+    return Put(targets, origin, framing, sizes, headers, at + 4 * count)
+
+
+def _origin(names: bytes) -> Origin:
+    size = names[0]
+    exchange, key = names[1 : 1 + size], names[2 + size :]
+    return make_origin(
+        exchange.decode("utf-8", "surrogateescape"),
+        key.decode("utf-8", "surrogateescape"),
+        persistent=True,
+    )
+
+
+def settled(queue_id: int, firsts: list[int], counts: list[int]) -> bytes:
+    """A settled record, of ranges of numbers."""
+    payload = _SETTLED.pack(queue_id, len(firsts)) + column("Q", firsts) + column("I", counts)
+    return HEAD.pack(Kind.SETTLED, len(payload)) + payload
+
+
+def read_settled(batch: bytes, at: int) -> tuple[int, list[tuple[int, int]]]:
+    """(queue id, [(first number, how many)]) of a settled record."""
+    queue_id, count = _SETTLED.unpack_from(batch, at)
+    at += _SETTLED.size
+    firsts = read_column("Q", batch, at, count)
+    counts = read_column("I", batch, at + 8 * count, count)
+    return queue_id, list(zip(firsts, counts, strict=True))
+
+
+def ranges(numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Sorted numbers as ranges: where each begins, and how many it has."""
+    if not numbers:
+        return [], []
+    first, count = numbers[0], len(numbers)
+    if numbers[-1] - first == count - 1:
+        return [first], [count]
+    firsts, counts = [first], []
+    start = 0
+    for place in range(1, count):
+        if numbers[place] != numbers[place - 1] + 1:
+            counts.append(place - start)
+            firsts.append(numbers[place])
+            start = place
+    counts.append(count - start)
+    return firsts, counts
+
+
+def delivered(marks: dict[int, int]) -> bytes:
+    """A delivered record: highest number handed out, by queue id."""
+    return _columns(Kind.DELIVERED, list(marks), list(marks.values()))
+
+
+def read_delivered(batch: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """(queue id, highest number) of a delivered record."""
+    ids, numbers = _read_columns(batch, at, 2)
+    return zip(ids, numbers, strict=True)
+
+
+def returned(queue_id: int, returns: dict[int, int]) -> bytes:
+    """A returned record: how often messages of a queue came back, by number."""
+    ids = [queue_id] * len(returns)
+    return _columns(Kind.RETURNED, ids, list(returns), list(returns.values()))
+
+
+def read_returned(batch: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """(queue id, number, times) of a returned record."""
+    return zip(*_read_columns(batch, at, 3), strict=True)
+
+
+def counters(states: Sequence[tuple[int, int, int]]) -> bytes:
+    """A counters record of (queue id, next number, highest delivered number)."""
+    return _columns(Kind.COUNTERS, *[list(values) for values in zip(*states, strict=True)])
+
+
+def read_counters(batch: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """(queue id, next number, highest delivered number) of a counters record."""
+    return zip(*_read_columns(batch, at, 3), strict=True)
+
+
+def definition(kind: Kind, table: bytes) -> bytes:
+    """A record of a definition, which is a field table, length in front."""
+    return HEAD.pack(kind, len(table)) + table
+
+
+def read_definition(batch: bytes, at: int, end: int) -> Table:
+    """The table of a definition."""
+    return decode_table(batch[at + 4 : end])
+
+
+def each(batch: bytes) -> Iterator[tuple[int, int, int]]:
+    """(kind, begin of the payload, end) of every record. Raises RecordError."""
+    at = 0
+    unpack = HEAD.unpack_from
+    while at < len(batch):
+        if len(batch) - at < HEAD.size:
+            raise RecordError(f"a record ends at octet {len(batch)}, within its head")
+        kind, size = unpack(batch, at)
+        at += HEAD.size
+        if size > len(batch) - at:
+            raise RecordError(f"the record at octet {at - HEAD.size} is longer than its batch")
+        yield kind, at, at + size
+        at += size
+
+
+def _columns(kind: Kind, *values: list[int]) -> bytes:
+    payload = _COUNT.pack(len(values[0])) + b"".join(column("Q", numbers) for numbers in values)
+    return HEAD.pack(kind, len(payload)) + payload
+
+
+def _read_columns(batch: bytes, at: int, count: int) -> list[array[int]]:
+    (size,) = _COUNT.unpack_from(batch, at)
+    at += _COUNT.size
+    return [read_column("Q", batch, at + 8 * size * place, size) for place in range(count)]
+
+
+def column(type_code: str, numbers: Iterable[int]) -> bytes:
+    """Numbers of 4 ("I") or 8 ("Q") octets each, little endian."""
+    values = array(type_code, numbers)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
+
+
+def read_column(type_code: str, octets: bytes, at: int, count: int) -> array[int]:
+    """The numbers that `column` wrote."""
+    values = array(type_code)
+    values.frombytes(octets[at : at + count * values.itemsize])
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

@@ -1,0 +1,142 @@
+"""Reading a log again: what was durable when the broker stopped, is there.
+
+Definitions are gathered first and made at the end, since one that was written anew may stand
+behind what needs it. Messages are only indexed; queues read them when somebody wants them. So
+it takes as long as reading the log does, and no more memory than the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, cast
+
+from broker.core import definitions, records
+from broker.core.batches import Batches
+from broker.core.journal import Journal
+from broker.core.lasting import Lasting
+from broker.core.records import Kind
+from broker.core.stored import Run
+from broker.storage.log import Log, Position
+
+if TYPE_CHECKING:
+    from broker.core.broker import Broker
+
+
+class Recovery:
+    """One reading of a log."""
+
+    def __init__(self, log: Log) -> None:
+        self._journal = Journal(log, Batches(log.first))
+        self._batches = self._journal.batches
+        self._queues: dict[int, Lasting] = {}
+        self._next_numbers: dict[int, int] = {}
+        self._definitions: dict[Hashable, tuple[Kind, bytes, Position]] = {}
+        self._position = log.first
+        # The highest id of a queue in the log.
+        self._seen = 0
+        self._batch = b""
+        self._read: dict[int, Callable[[int, int], None]] = {
+            Kind.PUT: self._read_put,
+            Kind.SETTLED: self._read_settled,
+            Kind.DELIVERED: self._read_delivered,
+            Kind.RETURNED: self._read_returned,
+            Kind.COUNTERS: self._read_counters,
+        }
+        for position, batch in log.replay():
+            self._read_batch(position, batch)
+
+    def _read_batch(self, position: Position, batch: bytes) -> None:
+        self._position, self._batch = position, batch
+        self._batches.grow(len(batch))
+        for kind, at, end in records.each(batch):
+            read = self._read.get(kind)
+            if read is not None:
+                read(at, end)
+            else:
+                self._read_definition(Kind(kind), at, end)
+        self._batches.end()
+
+    def _queue(self, queue_id: int) -> Lasting:
+        queue = self._queues.get(queue_id)
+        self._seen = max(self._seen, queue_id)
+        if queue is None:
+            queue = self._queues[queue_id] = Lasting(self._journal, queue_id)
+        return queue
+
+    def _read_put(self, at: int, end: int) -> None:
+        put = records.read_put(self._batch, at)
+        count = len(put.sizes)
+        share = (end - at) // (count * len(put.targets))
+        for queue_id, first in put.targets:
+            queue = self._queue(queue_id)
+            run = Run(first, count, self._position, at, end - at, 0, share)
+            self._batches.hold(self._position, share * count)
+            if first >= self._next_numbers.get(queue_id, 1):
+                queue.stored.add(run)
+                self._next_numbers[queue_id] = run.stop
+            else:
+                queue.stored.insert(run)
+
+    def _read_settled(self, at: int, end: int) -> None:
+        queue_id, ranges = records.read_settled(self._batch, at)
+        queue = self._queue(queue_id)
+        for first, count in ranges:
+            queue.stored.settle(first, count)
+
+    def _read_delivered(self, at: int, end: int) -> None:
+        for queue_id, number in records.read_delivered(self._batch, at):
+            self._queue(queue_id).delivered_to = number
+
+    def _read_returned(self, at: int, end: int) -> None:
+        for queue_id, number, times in records.read_returned(self._batch, at):
+            self._queue(queue_id).returns[number] = times
+
+    def _read_counters(self, at: int, end: int) -> None:
+        for queue_id, next_number, delivered_to in records.read_counters(self._batch, at):
+            queue = self._queue(queue_id)
+            known = self._next_numbers.get(queue_id, 1)
+            self._next_numbers[queue_id] = max(known, next_number)
+            queue.delivered_to = max(queue.delivered_to, delivered_to)
+
+    def _read_definition(self, kind: Kind, at: int, end: int) -> None:
+        table = records.read_definition(self._batch, at, end)
+        key = definitions.key_of(kind, table)
+        known = self._definitions.pop(key, None)
+        if known is not None:
+            self._batches.free(known[2], len(known[1]))
+        if kind in definitions.DELETIONS:
+            if kind is Kind.QUEUE_DELETED:
+                self._drop_queue(cast(int, table["id"].value))
+            return
+        octets = self._batch[at - records.HEAD.size : end]
+        self._definitions[key] = kind, octets, self._position
+        self._batches.hold(self._position, len(octets))
+
+    def _drop_queue(self, queue_id: int) -> None:
+        queue = self._queues.pop(queue_id, None)
+        if queue is not None:
+            queue.stored.clear()
+
+    def into(self, broker: Broker) -> None:
+        """Makes in `broker` what was read, with a journal that goes on from there."""
+        broker.journal = self._journal
+        tables = []
+        for key, (kind, octets, position) in self._definitions.items():
+            self._journal.definitions[key] = octets, position
+            tables.append((kind, records.read_definition(octets, records.HEAD.size, len(octets))))
+        queues = definitions.make_all(broker, tables, self._queue)
+        for queue_id in self._queues.keys() - queues.keys():
+            self._drop_queue(queue_id)
+        for queue_id, queue in queues.items():
+            lasting = self._queue(queue_id)
+            lasting.forget_settled_returns()
+            queue.restore(lasting, self._next_numbers.get(queue_id, 1))
+        broker.next_queue_id = self._seen + 1
+
+
+def recover(broker: Broker, log: Log) -> None:
+    """Gives an empty broker what is in this log, and lets it write there from now on.
+
+    Raises `broker.storage.log.LogDamagedError`.
+    """
+    Recovery(log).into(broker)

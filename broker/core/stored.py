@@ -1,0 +1,202 @@
+"""Where the messages of one queue are in the log: an index of runs, a few octets each.
+
+A run is messages with consecutive numbers that were stored by one record. Only what says where it
+is and how much of it is still wanted is kept, in columns, so that a backlog of millions fits into
+memory although its messages do not.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+Freed = Callable[[int, int], None]
+"""Told (position, octets) of what is not wanted any more."""
+
+_COMPACT_FROM = 256
+"""Empty runs in front that are kept before the columns are moved up."""
+_TYPES = "QIQIIII"
+
+
+class Run(NamedTuple):
+    """Messages `first` to `first + total - 1` of a queue."""
+
+    first: int
+    total: int
+    position: int
+    """The batch they are in."""
+    offset: int
+    """Where the payload of their record begins in the batch."""
+    size: int
+    """Octets of that payload."""
+    skipped: int
+    """Messages of the record that come before the first of these."""
+    share: int
+    """Octets in the log that count for each message in this queue."""
+
+    @property
+    def stop(self) -> int:
+        """The number behind the last one."""
+        return self.first + self.total
+
+    def part(self, low: int, high: int) -> Run:
+        """The messages `low` to `high - 1` of it."""
+        return self._replace(first=low, total=high - low, skipped=self.skipped + low - self.first)
+
+
+class StoredRuns:
+    """The runs of one queue, by number. `freed` is told whenever octets in the log are let go."""
+
+    __slots__ = ("_columns", "_firsts", "_freed", "_live", "_settled", "_start", "count")
+
+    def __init__(self, freed: Freed) -> None:
+        self._freed = freed
+        # The fields of `Run`, one column each.
+        self._columns = [array(code) for code in _TYPES]
+        self._firsts = self._columns[0]
+        # Messages of each run that are not settled.
+        self._live = array("I")
+        # Settled numbers in runs that have others which are not.
+        self._settled: set[int] = set()
+        self._start = 0
+        # Messages that are stored and not settled.
+        self.count = 0
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def add(self, run: Run) -> None:
+        """Messages were stored whose numbers are above all that are here."""
+        for values, value in zip(self._columns, run, strict=True):
+            values.append(value)
+        self._live.append(run.total)
+        self.count += run.total
+
+    def settle(self, first: int, count: int) -> None:
+        """Messages `first` to `first + count - 1` are gone; what is not stored is passed over."""
+        stop = first + count
+        place = max(self._start, bisect_right(self._firsts, first, self._start) - 1)
+        while place < len(self._live) and self._firsts[place] < stop:
+            if self._live[place]:
+                run = self._run(place)
+                low, high = max(first, run.first), min(stop, run.stop)
+                if low < high:
+                    self._settle_in(place, run, low, high)
+            place += 1
+        self._pass_empty()
+
+    def _settle_in(self, place: int, run: Run, low: int, high: int) -> None:
+        taken = high - low
+        if self._settled:
+            taken -= len(self._settled.intersection(range(low, high)))
+        self._live[place] -= taken
+        self.count -= taken
+        if self._live[place]:
+            self._settled.update(range(low, high))
+        elif taken < run.total:
+            self._settled.difference_update(range(run.first, run.stop))
+        self._freed(run.position, run.share * taken)
+
+    def _pass_empty(self) -> None:
+        start = self._start
+        live = self._live
+        while start < len(live) and not live[start]:
+            start += 1
+        self._start = start
+        if start > _COMPACT_FROM and start * 2 > len(live):
+            for values in self._columns:
+                del values[:start]
+            del live[:start]
+            self._start = 0
+
+    def clear(self) -> None:
+        """The queue is deleted."""
+        for place in range(self._start, len(self._live)):
+            run = self._run(place)
+            self._freed(run.position, run.share * self._live[place])
+        for values in self._columns:
+            del values[:]
+        del self._live[:]
+        self._settled.clear()
+        self._start = self.count = 0
+
+    def _run(self, place: int) -> Run:
+        return Run(*[values[place] for values in self._columns])
+
+    def _place(self, number: int) -> int:
+        """Where the run is that has this number, if any has."""
+        return bisect_right(self._firsts, number, self._start) - 1
+
+    def runs_from(self, number: int) -> Iterator[Run]:
+        """The runs that have unsettled messages, from the one with this number on."""
+        for place in range(max(self._start, self._place(number)), len(self._live)):
+            if self._live[place]:
+                run = self._run(place)
+                if run.stop > number:
+                    yield run
+
+    def find(self, number: int) -> Run | None:
+        """The run with this number; None if the message is settled, or not stored."""
+        place = self._place(number)
+        if place < self._start or not self._live[place] or number in self._settled:
+            return None
+        run = self._run(place)
+        return run if number < run.stop else None
+
+    def unsettled(self, run: Run) -> list[int]:
+        """The numbers of a run that are not settled."""
+        numbers = range(run.first, run.stop)
+        if not self._settled:
+            return list(numbers)
+        return [number for number in numbers if number not in self._settled]
+
+    def move(self, new: Run) -> None:
+        """Messages were stored anew, elsewhere: their old places are not wanted any more. None of
+        them may be settled, and all must be here."""
+        number = new.first
+        while number < new.stop:
+            old = self.find(number)
+            assert old is not None
+            end = min(new.stop, old.stop)
+            self._replace(old, new.part(number, end))
+            number = end
+
+    def insert(self, new: Run) -> None:
+        """What `add` and `move` do, whichever it is: for reading a log again, in which messages
+        that were stored anew may have lost their old places."""
+        number = new.first
+        while number < new.stop:
+            old = self.find(number)
+            if old is not None:
+                end = min(new.stop, old.stop)
+                self._replace(old, new.part(number, end))
+            else:
+                place = self._place(number) + 1
+                end = min(new.stop, *self._firsts[place : place + 1])
+                self._insert_at(place, new.part(number, end))
+            number = end
+
+    def _insert_at(self, place: int, run: Run) -> None:
+        for values, value in zip(self._columns, run, strict=True):
+            values.insert(place, value)
+        self._live.insert(place, run.total)
+        self.count += run.total
+
+    def _replace(self, old: Run, new: Run) -> None:
+        """Puts `new` in the place of these messages of `old`, and keeps what is beside them."""
+        place = self._place(old.first)
+        parts = [new]
+        if old.first < new.first:
+            parts.insert(0, old.part(old.first, new.first))
+        if new.stop < old.stop:
+            parts.append(old.part(new.stop, old.stop))
+        for column, values in enumerate(self._columns):
+            values[place : place + 1] = array(values.typecode, [part[column] for part in parts])
+        lives = array("I", [len(self.unsettled(part)) for part in parts])
+        self._live[place : place + 1] = lives
+        self._freed(old.position, old.share * new.total)
+        for part, live in zip(parts, lives, strict=True):
+            if not live:
+                self._settled.difference_update(range(part.first, part.stop))

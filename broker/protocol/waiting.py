@@ -1,0 +1,36 @@
+"""Answers that have to wait: for the disk, or for messages that are read again. Nothing else of
+the connection is handled before, so that order stays as it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.errors import AMQPError
+from broker.protocol.states import ConnectionState
+
+if TYPE_CHECKING:
+    from broker.protocol.channel import Channel
+
+
+def wait(channel: Channel, action: Callable[[], None]) -> Callable[[], None]:
+    """Lets the connection read nothing more until what is returned is called, which does `action`
+    first, unless the channel has ended."""
+    connection = channel.connection
+    connection.is_waiting = True
+
+    def go_on() -> None:
+        connection.is_waiting = False
+        if connection.state is not ConnectionState.RUNNING:
+            return
+        try:
+            if connection.channels.get(channel.number) is channel:
+                action()
+            later, connection.told_later = connection.told_later, []
+            for consumer in later:
+                consumer.sink.cancelled(consumer)
+        except AMQPError as error:
+            connection.fail(error, channel.number)
+        connection.continue_input()
+
+    return go_on
