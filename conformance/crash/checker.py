@@ -13,6 +13,11 @@ from conformance.crash.record import Copy, Record, Seen, Stage, Transaction
 ACK_WINDOW_S = 0.1
 """An ack that the broker had this long before it was killed must not be undone."""
 
+STALL_S = 0.05
+"""A confirm that was due for longer when the broker was killed shows that its disk was slow."""
+STALL_MOST_S = 2.0
+"""No disk excuses more than this."""
+
 Look = Mapping[str, Sequence[Seen]]
 """What was found in each queue, in order; a queue that is missing has no entry."""
 
@@ -26,10 +31,21 @@ class Verdict:
     commits_in_doubt: int
 
 
-def judge(
-    record: Record, look: Look, ended_at: float, ack_window_s: float = ACK_WINDOW_S
-) -> Verdict:
-    """Judges a look at all queues after the broker ended at `ended_at` (monotonic)."""
+def ack_window_s(record: Record, ended_at: float) -> float:
+    """How long before the end an ack must have come to last.
+
+    An ack cannot be durable before the messages that came at the same time are, and those the
+    broker had not confirmed: on a disk that stalls the window grows by as long as it stalled.
+    """
+    waited_s = record.waited_s(ended_at)
+    return ACK_WINDOW_S + (min(waited_s, STALL_MOST_S) if waited_s > STALL_S else 0.0)
+
+
+def judge(record: Record, look: Look, ended_at: float, window_s: float = ACK_WINDOW_S) -> Verdict:
+    """Judges a look at all queues after the broker ended at `ended_at` (monotonic).
+
+    An ack that the broker had `window_s` before must last.
+    """
     findings = list(record.findings)
     came_back = 0
     for queue, copies in record.queues.items():
@@ -38,7 +54,7 @@ def judge(
         seen = look.get(queue, ())
         findings += _strangers(record, queue, seen)
         marks = {s.key: s.redelivered for s in seen if s.key is not None}
-        deadline = ended_at - ack_window_s
+        deadline = ended_at - window_s
         for key, copy in copies.items():
             findings += _judge_copy(queue, key, copy, marks.get(key), deadline)
             came_back += copy.acked and copy.transaction is None and key in marks
@@ -57,6 +73,8 @@ def settle(record: Record, look: Look, now: float) -> None:
     for queue in record.queues:
         seen = [s.key for s in look.get(queue, ()) if s.key is not None]
         copies = record.queues[queue]
+        for copy in copies.values():
+            copy.message.waits_since = None
         record.queues[queue] = {
             key: Copy(copies[key].message, known=True, delivered_at=now)
             for key in seen

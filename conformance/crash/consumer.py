@@ -53,6 +53,9 @@ class Consumer(Worker):
 
     def _take(self, method: Method) -> None:
         now = time.monotonic()
+        if method.name == "basic.deliver" and self.ending.is_set():
+            # A broker that stops gives others what those held whose connection it has closed.
+            return
         if method.name == "basic.deliver":
             self.counts["delivered"] += 1
             copy = self.record.delivery(self.queue, seen_in(method), now)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conformance.client import Connection
 from conformance.crash import topology
-from conformance.crash.checker import ACK_WINDOW_S, judge, settle
+from conformance.crash.checker import ack_window_s, judge, settle
 from conformance.crash.consumer import Consumer
 from conformance.crash.definer import Definer, Definitions, clear, observe
 from conformance.crash.definitions import State, judge_definitions
@@ -89,7 +89,9 @@ class Directory:
             self._kill_while_starting(chance)
         self.ground.after_kill()
         self.totals.power_cuts += power_cut
-        return self._restart_and_judge(ended_at, 0.0 if cleanly else ACK_WINDOW_S)
+        window_s = 0.0 if cleanly else ack_window_s(self.record, ended_at)
+        self.totals.windows_s.append(window_s)
+        return self._restart_and_judge(ended_at, window_s)
 
     def _workers(self, ending: threading.Event) -> Iterator[Worker]:
         address, record = self.broker.address, self.record
@@ -158,7 +160,7 @@ class Directory:
         self.totals.kills += 1
         self.totals.kills_while_starting += 1
 
-    def _restart_and_judge(self, ended_at: float, ack_window_s: float) -> list[Finding]:
+    def _restart_and_judge(self, ended_at: float, window_s: float) -> list[Finding]:
         if self.keep is not None:
             shutil.rmtree(self.keep, ignore_errors=True)
             shutil.copytree(self.ground.data, self.keep)
@@ -169,7 +171,7 @@ class Directory:
         except (RuntimeError, ConformanceError, OSError) as error:
             self.serves = False
             return [*self.record.findings, Finding(Kind.FAILED, f"after a restart: {error}")]
-        verdict = judge(self.record, look, ended_at, ack_window_s)
+        verdict = judge(self.record, look, ended_at, window_s)
         self.totals.looked_at += sum(len(seen) for seen in look.values())
         self.totals.acked_came_back += verdict.acked_came_back
         self.totals.commits_in_doubt += verdict.commits_in_doubt

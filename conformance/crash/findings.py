@@ -68,6 +68,7 @@ class Totals:
     definitions: int = 0
     looked_at: int = 0
     acked_came_back: int = 0
+    windows_s: list[float] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
     found: Counter[Kind] = field(default_factory=Counter)
 
@@ -96,6 +97,7 @@ class Totals:
             f"{self.confirmed} confirmed, {self.delivered} delivered, {self.acked} acked, "
             f"{self.commits} committed ({self.commits_in_doubt} in doubt), "
             f"{self.definitions} definitions made or deleted; {self.looked_at} messages looked at "
-            f"after restarts, {self.acked_came_back} acked just before the kill came back; "
+            f"after restarts, {self.acked_came_back} acked at most "
+            f"{max(self.windows_s, default=0):.2f} s before the kill came back; "
             f"{found}; {restarts}"
         )

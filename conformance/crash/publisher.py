@@ -46,6 +46,7 @@ class Publisher(Worker):
 
     def _publish(self, channel: Channel, count: int) -> None:
         octets = []
+        now = time.monotonic()
         for _ in range(count):
             exchange, key, queues = self.chance.choice(WAYS)
             message = Message(
@@ -55,6 +56,7 @@ class Publisher(Worker):
                 key,
                 persistent=self.chance.random() < PERSISTENT_SHARE,
                 priority=self.chance.randrange(4),
+                waits_since=now,
             )
             self._tag += 1
             self._waiting[self._tag] = message
@@ -87,6 +89,7 @@ class Publisher(Worker):
         for each in tags:
             message = self._waiting.pop(each)
             message.confirmed = name == "basic.ack"
+            message.waits_since = None
             self.counts["confirmed" if message.confirmed else "refused"] += 1
 
 

@@ -38,7 +38,11 @@ class Transaction:
 
 @dataclass(slots=True)
 class Message:
-    """One message as it was sent. Only a transaction's messages have a `transaction`."""
+    """One message as it was sent. Only a transaction's messages have a `transaction`.
+
+    `waits_since` is when it was sent (monotonic), None once it is confirmed or refused, or if
+    nobody waits for that.
+    """
 
     publisher: int
     number: int
@@ -48,6 +52,7 @@ class Message:
     priority: int = 0
     confirmed: bool = False
     transaction: Transaction | None = None
+    waits_since: float | None = None
 
     @property
     def key(self) -> Key:
@@ -121,6 +126,16 @@ class Record:
             if message.transaction is not None:
                 message.transaction.published.append((queue, message.key))
         self.backlog += len(queues)
+
+    def waited_s(self, ended_at: float) -> float:
+        """How long the oldest persistent message that was not confirmed had waited at the end."""
+        sent = [
+            copy.message.waits_since
+            for copies in self.queues.values()
+            for copy in copies.values()
+            if copy.message.persistent and copy.message.waits_since is not None
+        ]
+        return max(0.0, ended_at - min(sent)) if sent else 0.0
 
     def delivery(self, queue: str, seen: Seen, now: float) -> Copy | None:
         """Notes a delivery and judges it at once; None if it should not have come."""

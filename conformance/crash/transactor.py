@@ -54,7 +54,7 @@ class Transactor(Worker):
             if len(self._held) >= AT_ONCE:
                 return
             message = channel.get(LEDGER, no_ack=False)
-            if message is None:
+            if message is None or self.ending.is_set():
                 return
             self.counts["delivered"] += 1
             copy = self.record.delivery(LEDGER, seen_in(message), time.monotonic())

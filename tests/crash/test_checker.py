@@ -9,7 +9,16 @@ from collections.abc import Callable
 import pytest
 
 from conformance.crash.bodies import LARGEST, SMALLEST, make_body, random_size, read_body
-from conformance.crash.checker import ACK_WINDOW_S, Look, Verdict, judge, settle
+from conformance.crash.checker import (
+    ACK_WINDOW_S,
+    STALL_MOST_S,
+    STALL_S,
+    Look,
+    Verdict,
+    ack_window_s,
+    judge,
+    settle,
+)
 from conformance.crash.findings import Kind, Totals
 from conformance.crash.record import Copy, Message, Record, Seen, Stage, Transaction
 
@@ -204,6 +213,25 @@ def test_message_acked_long_ago_that_comes_back_is_found() -> None:
     acked(case, LONG_AGO)
     case.look["q"][1] = dataclasses.replace(case.look["q"][1], redelivered=True)
     assert case.kinds() == [Kind.ACK_UNDONE]
+
+
+def test_ack_window_grows_only_by_confirms_that_were_due() -> None:
+    case = filled()
+    [waiting] = case.message("q", confirmed=False, waits_since=END - STALL_S / 2)
+    assert ack_window_s(case.record, END) == ACK_WINDOW_S
+    waiting.message.waits_since = END - 0.5
+    assert ack_window_s(case.record, END) == pytest.approx(ACK_WINDOW_S + 0.5)
+    waiting.message.waits_since = END - 60
+    assert ack_window_s(case.record, END) == ACK_WINDOW_S + STALL_MOST_S
+    waiting.message.persistent = False
+    assert ack_window_s(case.record, END) == ACK_WINDOW_S
+
+
+def test_message_that_waited_before_a_restart_excuses_nothing_after_it() -> None:
+    case = Case()
+    case.found("q", *case.message("q", confirmed=False, waits_since=LONG_AGO))
+    restarted(case)
+    assert ack_window_s(case.record, END) == ACK_WINDOW_S
 
 
 def test_acked_message_that_is_gone_is_fine_and_may_not_come_back_later() -> None:
