@@ -107,6 +107,20 @@ class Broker:
         """Whether anything is kept beyond the end of the broker."""
         return self.journal is not None
 
+    def close_journal(self) -> None:
+        """Writes all that must last, exactly as it is, and lets the log go. Blocks."""
+        if self.journal is None:
+            return
+        self.run_deliveries()
+        self.journal.close(
+            [
+                (queue.lasting.id, queue.next_number, queue.lasting.delivered_to)
+                for vhost in self.vhosts.values()
+                for queue in vhost.queues.values()
+                if queue.lasting is not None and queue.next_number > 1
+            ]
+        )
+
     # Virtual hosts and users
 
     def add_vhost(self, name: str) -> VHost:

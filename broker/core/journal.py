@@ -59,6 +59,11 @@ class Journal:
         return self.batches.pending
 
     @property
+    def has_pending(self) -> bool:
+        """Whether something was written since the last batch."""
+        return bool(self._pending or self._settled or self._delivered)
+
+    @property
     def has_failed(self) -> bool:
         """Whether nothing more will ever be durable."""
         return self.log.state in (LogState.FAILED, LogState.FENCED)
@@ -107,8 +112,8 @@ class Journal:
         numbers_so_far += numbers
 
     def mark_delivered(self, queue: Lasting) -> None:
-        """Everything up to `queue.delivered_to` was handed to somebody."""
-        self._delivered[queue.id] = queue.delivered_to
+        """Everything up to `queue.reserved_to` may be handed to somebody."""
+        self._delivered[queue.id] = queue.reserved_to
 
     def note_returns(self, queue: Lasting, returns: dict[int, int]) -> None:
         """How often these messages came back so far, by number."""
@@ -153,9 +158,9 @@ class Journal:
         self._delivered.pop(queue.id, None)
         queue.stored.clear()
 
-    def write_counters(self, queues: Iterable[tuple[Lasting, int]]) -> None:
-        """Writes where the numbering of these queues stands: each with its next number."""
-        states = [(queue.id, number, queue.delivered_to) for queue, number in queues if number > 1]
+    def write_counters(self, states: Sequence[tuple[int, int, int]]) -> None:
+        """Writes where the numbering of queues stands: (queue id, next number, highest number that
+        may have been handed out)."""
         if states:
             self._add([records.counters(states)])
 
@@ -208,10 +213,12 @@ class Journal:
         """Calls back when this batch is durable, which it is not yet; never if it fails."""
         self._callbacks.setdefault(position, []).append(callback)
 
-    def close(self) -> None:
-        """Writes what is pending, tells who waits for it, and lets the log go. Blocks."""
+    def close(self, states: Sequence[tuple[int, int, int]]) -> None:
+        """Writes what is pending and how things stand (`write_counters`), tells who waits for it,
+        and lets the log go. Blocks."""
         if not self.has_failed:
             self._end_changes()
+            self.write_counters(states)
             if self._pending:
                 self._append()
         self.log.close()

@@ -6,23 +6,40 @@ from typing import TYPE_CHECKING
 
 from broker.core.message import NUMBER, Entry
 from broker.core.stored import StoredRuns
+from broker.storage.log import Position
 
 if TYPE_CHECKING:
     from broker.core.journal import Journal
 
 
+AHEAD = 8192
+"""Messages that count as handed out before they are, as far as the log knows. After a crash so
+many may be marked as redelivered without need; but none is unmarked that somebody has seen."""
+
+
 class Lasting:
     """The durable side of one queue. `id` is its name in the log, `stored` says where its messages
-    are. Everything up to `delivered_to` was handed to somebody at some time; `returns` is how
-    often messages came back, by number."""
+    are. Everything up to `delivered_to` was handed to somebody at some time, and up to
+    `reserved_to` as the log has it; `returns` is how often messages came back, by number."""
 
-    __slots__ = ("delivered_to", "id", "journal", "returns", "stored")
+    __slots__ = (
+        "_reserved_at",
+        "delivered_to",
+        "id",
+        "journal",
+        "reserved_to",
+        "returns",
+        "stored",
+    )
 
     def __init__(self, journal: Journal, queue_id: int) -> None:
         self.journal = journal
         self.id = queue_id
         self.stored = StoredRuns(journal.batches.free)
         self.delivered_to = 0
+        self.reserved_to = 0
+        # The batch that says so.
+        self._reserved_at: Position = 0
         self.returns: dict[int, int] = {}
 
     def handed_out(self, entries: list[Entry], *, is_settled: bool) -> None:
@@ -31,8 +48,20 @@ class Lasting:
             self.settled(entries)
         elif entries[-1][NUMBER] > self.delivered_to:
             self.delivered_to = entries[-1][NUMBER]
-            if self.stored:
-                self.journal.mark_delivered(self)
+            self._reserve()
+
+    def _reserve(self) -> None:
+        if self.reserved_to < self.delivered_to + AHEAD // 2 and not self.journal.has_failed:
+            self.reserved_to = self.delivered_to + AHEAD
+            self._reserved_at = self.journal.position
+            self.journal.mark_delivered(self)
+
+    def reserve(self) -> Position:
+        """Somebody is about to get messages: says so in the log, if it does not yet, and returns
+        the batch that has to be durable first; 0 if none has."""
+        self._reserve()
+        is_due = bool(self.stored) and self._reserved_at > self.journal.durable
+        return self._reserved_at if is_due and not self.journal.has_failed else 0
 
     def settled(self, entries: list[Entry]) -> None:
         """Messages have left the queue for good."""
@@ -55,8 +84,10 @@ class Lasting:
             self.returns.update(returns)
             self.journal.note_returns(self, returns)
 
-    def forget_settled_returns(self) -> None:
-        """After recovery: what was returned and then settled is of no interest."""
+    def end_recovery(self, next_number: int) -> None:
+        """What was read says more than is true: what was reserved for nobody, and what was
+        returned and then settled."""
+        self.delivered_to = self.reserved_to = min(self.delivered_to, next_number - 1)
         find = self.stored.find
         self.returns = {n: times for n, times in self.returns.items() if find(n) is not None}
 

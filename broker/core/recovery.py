@@ -96,7 +96,7 @@ class Recovery:
             queue = self._queue(queue_id)
             known = self._next_numbers.get(queue_id, 1)
             self._next_numbers[queue_id] = max(known, next_number)
-            queue.delivered_to = max(queue.delivered_to, delivered_to)
+            queue.delivered_to = delivered_to
 
     def _read_definition(self, kind: Kind, at: int, end: int) -> None:
         table = records.read_definition(self._batch, at, end)
@@ -129,8 +129,9 @@ class Recovery:
             self._drop_queue(queue_id)
         for queue_id, queue in queues.items():
             lasting = self._queue(queue_id)
-            lasting.forget_settled_returns()
-            queue.restore(lasting, self._next_numbers.get(queue_id, 1))
+            next_number = self._next_numbers.get(queue_id, 1)
+            lasting.end_recovery(next_number)
+            queue.restore(lasting, next_number)
         broker.next_queue_id = self._seen + 1
 
 

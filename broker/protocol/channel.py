@@ -233,6 +233,12 @@ class Channel:
             _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, last > first, 0xCE)
         )
 
+    def note_written(self) -> None:
+        """Something was done that the next `answer` should not be ahead of."""
+        journal = self.connection.broker.journal
+        if journal is not None and journal.has_pending:
+            self.written_to = journal.position
+
     def answer(self, method: Method) -> None:
         """Sends the answer to something that may have to last: once it is durable. Nothing else is
         read of this connection until then."""

@@ -10,6 +10,7 @@ from broker.errors import AMQPError
 from broker.protocol.states import ConnectionState
 
 if TYPE_CHECKING:
+    from broker.core.queue import Queue
     from broker.protocol.channel import Channel
 
 
@@ -34,3 +35,12 @@ def wait(channel: Channel, action: Callable[[], None]) -> Callable[[], None]:
         connection.continue_input()
 
     return go_on
+
+
+def wait_to_hand_out(channel: Channel, queue: Queue, action: Callable[[], None]) -> bool:
+    """Whether messages of this queue cannot be handed out yet, since it is not durable that they
+    may have been: then `action` is done when it is."""
+    position = queue.lasting.reserve() if queue.lasting is not None else 0
+    if position and queue.lasting is not None:
+        queue.lasting.journal.when_durable(position, wait(channel, action))
+    return position > 0

@@ -200,8 +200,7 @@ class Server:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
-        if self.broker.journal is not None:
-            self.broker.journal.close()
+        self.broker.close_journal()
 
 
 def make_broker(settings: Settings, call: Caller) -> Broker:

@@ -135,8 +135,9 @@ def purge(channel: Channel, method: commands.Queue.Purge) -> None:
     name = queue_name(channel, method.queue)
     check_permission(channel, "read", "queue", name)
     count = channel.vhost.get_queue(name, channel.connection).purge()
+    channel.note_written()
     if not method.nowait:
-        channel.send(make(commands.Queue.PurgeOk, message_count=count))
+        channel.answer(make(commands.Queue.PurgeOk, message_count=count))
 
 
 def delete(channel: Channel, method: commands.Queue.Delete) -> None:

@@ -37,6 +37,7 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
             else:
                 channel.acknowledge(groups)
     channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged
+    channel.note_written()
     channel.answer(commands.Tx.CommitOk())
 
 
