@@ -129,7 +129,11 @@ class Directory:
             return
         if self.names():
             raise LogDamagedError(f"{path}: missing, though the log has segments")
-        self._write_small(path, b"leveret log format %d\n" % FORMAT_VERSION)
+        self.write_format()
+
+    def write_format(self) -> None:
+        """Names the format that is written."""
+        self._write_small(self.path / FORMAT, b"leveret log format %d\n" % FORMAT_VERSION)
 
     def seal(self) -> Seal | None:
         """What the last close left. Raises LogDamagedError."""
@@ -280,6 +284,15 @@ def read_format(path: Path) -> int:
             f" this version reads formats up to {FORMAT_VERSION}"
         )
     return version
+
+
+def noted_epoch(path: Path) -> int:
+    """The epoch of the last owner of the log in a directory; 0 if there was none."""
+    try:
+        found = _LOCK_LINE.match((path / LOCK).read_bytes())
+    except FileNotFoundError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def lock_descriptor(descriptor: int) -> bool:

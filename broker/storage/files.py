@@ -61,6 +61,24 @@ class Files:
             have += len(octets)
         return b"".join(pieces)
 
+    def written_from(self, descriptor: int, offset: int) -> int | None:
+        """Where octets follow that may not be zero; None if there are none.
+
+        Spares reading what was allocated and never written.
+        """
+        if offset >= self.size(descriptor):
+            return None
+        if sys.platform != "linux":
+            return offset
+        try:
+            return os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            if error.errno in _NOT_SUPPORTED:
+                return offset
+            raise
+
     def write(self, descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
         """Writes all the pieces one after the other, by one call unless the system stops short."""
         total = sum(map(len, pieces))

@@ -45,6 +45,7 @@ MARK_OCTETS = GROUP_OCTETS
 _FLAG_RECYCLED = 1
 # What is read at once: large enough that the interpreter does little per octet.
 _PIECE_OCTETS = 4 << 20
+_ZEROS = bytes(_PIECE_OCTETS)
 
 
 class Header(NamedTuple):
@@ -88,6 +89,7 @@ def examine_header(octets: bytes) -> tuple[Header | None, str]:
     """
     if len(octets) < HEADER_OCTETS:
         return None, "the segment's header is cut off"
+    octets = octets[:HEADER_OCTETS]
     magic, checksum, flags, version, capacity, salt, number, epoch, first = _HEADER.unpack(octets)
     header = Header(capacity, salt, number, epoch, first, bool(flags & _FLAG_RECYCLED))
     if magic != _MAGIC or checksum != _header_checksum(octets):
@@ -134,6 +136,22 @@ def encode_group(
 def encode_sizes(sizes: array[int]) -> bytes:
     """The lengths of batches as they are written."""
     return struct.pack(f"<{len(sizes)}Q", *sizes)
+
+
+def group_salt(octets: bytes) -> bytes:
+    """The salt of the group that starts here, whole or not."""
+    return octets[_GROUP_SALT : _GROUP_SALT + SALT_OCTETS]
+
+
+def decode_batches(octets: bytes) -> list[bytes]:
+    """The batches of a group that is known to be whole."""
+    count = _GROUP.unpack_from(octets)[1]
+    start = GROUP_OCTETS + count * LENGTH_OCTETS
+    batches = []
+    for size in struct.unpack_from(f"<{count}Q", octets, GROUP_OCTETS):
+        batches.append(octets[start : start + size])
+        start += size
+    return batches
 
 
 class Group(NamedTuple):
@@ -217,11 +235,11 @@ class Scan:
         if self._header.recycled:
             return 0
         # The file was all zeros: whatever is not was being written.
-        written, at = 0, offset
-        while piece := self._files.read(self._descriptor, _PIECE_OCTETS, at):
-            if stripped := piece.rstrip(b"\0"):
-                written = at + len(stripped) - offset
-            at += len(piece)
+        written = 0
+        for at, piece in self._pieces_from(offset, 0):
+            # Comparing is many times faster than stripping.
+            if piece != _ZEROS[: len(piece)]:
+                written = at + len(piece.rstrip(b"\0")) - offset
         return written
 
     def _group_at(self, offset: int) -> Group | None:
@@ -258,15 +276,27 @@ class Scan:
 
     def _salt_from(self, offset: int) -> int:
         """Where the salt is found next, or -1."""
-        salt = self._header.salt
-        while piece := self._files.read(self._descriptor, _PIECE_OCTETS, offset):
-            found = piece.find(salt)
+        for at, piece in self._pieces_from(offset, SALT_OCTETS - 1):
+            found = piece.find(self._header.salt)
             if found >= 0:
-                return offset + found
-            if len(piece) <= SALT_OCTETS:
-                break
-            offset += len(piece) - SALT_OCTETS + 1
+                return at + found
         return -1
+
+    def _pieces_from(self, offset: int, overlap: int) -> Iterator[tuple[int, bytes]]:
+        """What was written to the file from there on. Each piece repeats the end of the last."""
+        while True:
+            written = self._files.written_from(self._descriptor, offset)
+            if written is None:
+                return
+            # A hole is told in blocks of the file system; what is looked for may begin before.
+            offset = max(offset, written - overlap)
+            piece = self._files.read(self._descriptor, _PIECE_OCTETS, offset)
+            if not piece:
+                return
+            yield offset, piece
+            offset += len(piece) - (overlap if len(piece) > overlap else 0)
+            if len(piece) < _PIECE_OCTETS:
+                return
 
 
 @dataclass(slots=True)

@@ -98,9 +98,14 @@ class SegmentLog:
         return log
 
     @property
+    def segments(self) -> list[Segment]:
+        """The segments, oldest first. For looking only."""
+        return self._writer.segments
+
+    @property
     def first(self) -> Position:
         """The oldest batch that is still kept."""
-        return self._writer.segments[0].first
+        return self.segments[0].first
 
     @property
     def next(self) -> Position:
@@ -110,7 +115,7 @@ class SegmentLog:
     @property
     def size_bytes(self) -> int:
         """Octets of the segments, the rest of the last one not counted."""
-        *older, last = self._writer.segments
+        *older, last = self.segments
         return sum(each.header.capacity for each in older) + last.end
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
@@ -120,7 +125,7 @@ class SegmentLog:
         """
         if not self._replayable:
             raise RuntimeError("a log is replayed before anything is appended")
-        return replay_segments(self._directory.files, self._writer.segments)
+        return replay_segments(self._directory.files, self.segments)
 
     def append(self, records: Sequence[bytes], done: Appended) -> Position:
         """Adds one batch; `done` is called when it is durable."""

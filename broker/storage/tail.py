@@ -34,7 +34,9 @@ def read_tail(directory: Directory, last_epoch: int) -> tuple[list[Segment], int
     if not segments:
         if seal is not None or last_epoch:
             raise LogDamagedError(f"{directory.path}: damaged: its segments are missing")
-        segments = [directory.make_segment(1, 0, 1, 0)]
+        first = directory.make_segment(1, 0, 1, 0)
+        directory.note_epoch(1)
+        return [first], 1, None
     tail = segments[-1]
     files = directory.files
     descriptor = files.open(tail.path, os.O_RDWR)
