@@ -112,14 +112,7 @@ class Broker:
         if self.journal is None:
             return
         self.run_deliveries()
-        self.journal.close(
-            [
-                (queue.lasting.id, queue.next_number, queue.lasting.delivered_to)
-                for vhost in self.vhosts.values()
-                for queue in vhost.queues.values()
-                if queue.lasting is not None and queue.next_number > 1
-            ]
-        )
+        self.journal.close()
 
     # Virtual hosts and users
 

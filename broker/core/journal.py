@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import records
 from broker.core.batches import Batches
+from broker.core.cleaner import Cleaner
 from broker.core.message import Message
 from broker.core.paging import Pager
 from broker.core.records import HEAD, Kind
@@ -50,6 +51,9 @@ class Journal:
         self._delivered: dict[int, int] = {}
         self._callbacks: dict[Position, list[Callable[[], None]]] = {}
         self.pager = Pager(self)
+        self.cleaner = Cleaner(self)
+        # The queues that write here, by id.
+        self.queues: dict[int, Lasting] = {}
         # Called after callbacks: what they did wants to be delivered and written.
         self.on_progress: Callable[[], None] = lambda: None
 
@@ -82,6 +86,7 @@ class Journal:
         that are above all others."""
         for queue, run in zip(queues, self._store(queues, firsts, messages), strict=True):
             queue.stored.add(run)
+            queue.next_number = run.stop
 
     def store_anew(
         self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
@@ -154,6 +159,7 @@ class Journal:
 
     def forget(self, queue: Lasting) -> None:
         """A queue is deleted: nothing of it is wanted any more."""
+        self.queues.pop(queue.id, None)
         self._settled.pop(queue, None)
         self._delivered.pop(queue.id, None)
         queue.stored.clear()
@@ -177,7 +183,8 @@ class Journal:
         """Hands what is pending to the log, unless enough is under way."""
         if len(self._under_way) >= UNDER_WAY_MAX or self.has_failed:
             return
-        self._end_changes()
+        self.end_changes()
+        self.cleaner.run()
         if self._pending:
             self._append()
 
@@ -186,7 +193,7 @@ class Journal:
         self._under_way.append(self.log.append(pending, self._when_durable))
         self.batches.end()
 
-    def _end_changes(self) -> None:
+    def end_changes(self) -> None:
         """Turns what was settled and handed out into records of the pending batch."""
         if self._settled:
             settled, self._settled = self._settled, {}
@@ -213,12 +220,18 @@ class Journal:
         """Calls back when this batch is durable, which it is not yet; never if it fails."""
         self._callbacks.setdefault(position, []).append(callback)
 
-    def close(self, states: Sequence[tuple[int, int, int]]) -> None:
-        """Writes what is pending and how things stand (`write_counters`), tells who waits for it,
-        and lets the log go. Blocks."""
+    def close(self) -> None:
+        """Writes what is pending and where exactly every queue stands, tells who waits for it, and
+        lets the log go. Blocks."""
         if not self.has_failed:
-            self._end_changes()
-            self.write_counters(states)
+            self.end_changes()
+            self.write_counters(
+                [
+                    (queue.id, queue.next_number, queue.delivered_to)
+                    for queue in self.queues.values()
+                    if queue.next_number > 1
+                ]
+            )
             if self._pending:
                 self._append()
         self.log.close()

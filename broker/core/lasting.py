@@ -27,6 +27,7 @@ class Lasting:
         "delivered_to",
         "id",
         "journal",
+        "next_number",
         "reserved_to",
         "returns",
         "stored",
@@ -36,11 +37,14 @@ class Lasting:
         self.journal = journal
         self.id = queue_id
         self.stored = StoredRuns(journal.batches.free)
+        # The number behind the last one that was stored.
+        self.next_number = 1
         self.delivered_to = 0
         self.reserved_to = 0
         # The batch that says so.
         self._reserved_at: Position = 0
         self.returns: dict[int, int] = {}
+        journal.queues[queue_id] = self
 
     def handed_out(self, entries: list[Entry], *, is_settled: bool) -> None:
         """Messages go to a consumer; for good, if nobody will acknowledge them."""
@@ -84,10 +88,16 @@ class Lasting:
             self.returns.update(returns)
             self.journal.note_returns(self, returns)
 
-    def end_recovery(self, next_number: int) -> None:
+    def note_returns_anew(self, first: int, stop: int) -> None:
+        """Messages `first` to `stop - 1` were stored anew: so is how often they came back."""
+        returns = {n: self.returns[n] for n in range(first, stop) if n in self.returns}
+        if returns:
+            self.journal.note_returns(self, returns)
+
+    def end_recovery(self) -> None:
         """What was read says more than is true: what was reserved for nobody, and what was
         returned and then settled."""
-        self.delivered_to = self.reserved_to = min(self.delivered_to, next_number - 1)
+        self.delivered_to = self.reserved_to = min(self.delivered_to, self.next_number - 1)
         find = self.stored.find
         self.returns = {n: times for n, times in self.returns.items() if find(n) is not None}
 

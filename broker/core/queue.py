@@ -330,12 +330,12 @@ class Queue:
             self.consumers.remove(consumer)
             self.broker.cancelled.append(consumer)
 
-    def restore(self, lasting: Lasting, next_number: int) -> None:
+    def restore(self, lasting: Lasting) -> None:
         """The queue lasts. What is stored already is ready, and read when it is wanted."""
         self.lasting = lasting
-        self.next_number = next_number
+        self.next_number = lasting.next_number
         if lasting.stored:
-            self.paged = Paged(lasting, 0, next_number, lasting.stored.count)
+            self.paged = Paged(lasting, 0, self.next_number, lasting.stored.count)
 
     def page_in(self, entries: list[Entry], size: int) -> None:
         """Ready messages were read again, the next ones behind those in memory."""

@@ -29,7 +29,6 @@ class Recovery:
         self._journal = Journal(log, Batches(log.first))
         self._batches = self._journal.batches
         self._queues: dict[int, Lasting] = {}
-        self._next_numbers: dict[int, int] = {}
         self._definitions: dict[Hashable, tuple[Kind, bytes, Position]] = {}
         self._position = log.first
         # The highest id of a queue in the log.
@@ -71,9 +70,9 @@ class Recovery:
             queue = self._queue(queue_id)
             run = Run(first, count, self._position, at, end - at, 0, share)
             self._batches.hold(self._position, share * count)
-            if first >= self._next_numbers.get(queue_id, 1):
+            if first >= queue.next_number:
                 queue.stored.add(run)
-                self._next_numbers[queue_id] = run.stop
+                queue.next_number = run.stop
             else:
                 queue.stored.insert(run)
 
@@ -94,8 +93,7 @@ class Recovery:
     def _read_counters(self, at: int, end: int) -> None:
         for queue_id, next_number, delivered_to in records.read_counters(self._batch, at):
             queue = self._queue(queue_id)
-            known = self._next_numbers.get(queue_id, 1)
-            self._next_numbers[queue_id] = max(known, next_number)
+            queue.next_number = max(queue.next_number, next_number)
             queue.delivered_to = delivered_to
 
     def _read_definition(self, kind: Kind, at: int, end: int) -> None:
@@ -115,7 +113,7 @@ class Recovery:
     def _drop_queue(self, queue_id: int) -> None:
         queue = self._queues.pop(queue_id, None)
         if queue is not None:
-            queue.stored.clear()
+            self._journal.forget(queue)
 
     def into(self, broker: Broker) -> None:
         """Makes in `broker` what was read, with a journal that goes on from there."""
@@ -129,9 +127,8 @@ class Recovery:
             self._drop_queue(queue_id)
         for queue_id, queue in queues.items():
             lasting = self._queue(queue_id)
-            next_number = self._next_numbers.get(queue_id, 1)
-            lasting.end_recovery(next_number)
-            queue.restore(lasting, next_number)
+            lasting.end_recovery()
+            queue.restore(lasting)
         broker.next_queue_id = self._seen + 1
 
 

@@ -1,0 +1,131 @@
+"""Gets room back: what is left in the oldest batches is stored anew, then the log lets them go.
+
+A log drops its oldest batches only, since dropping in any other order could bring back what was
+settled: a settlement is always behind what it settles. So cleaning begins at the front, goes step
+by step, and runs while less than half of the log is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import records
+from broker.core.records import Kind, Put
+from broker.storage.log import Location, Position
+
+if TYPE_CHECKING:
+    from broker.core.journal import Journal
+    from broker.core.lasting import Lasting
+
+STEP = 4 << 20
+"""Octets of old batches that are cleaned at once."""
+SLACK = 8 << 20
+"""Octets that may be unwanted however little is wanted."""
+
+
+class Cleaner:
+    """Cleans the log of one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._is_reading = False
+
+    def run(self) -> None:
+        """Begins a step, if one is due and none is under way."""
+        batches = self._journal.batches
+        if self._is_reading or batches.total_bytes <= 2 * batches.live_bytes + SLACK:
+            return
+        stop = self._end_of_step()
+        if stop > batches.first:
+            self._clean(stop)
+
+    def _end_of_step(self) -> Position:
+        batches = self._journal.batches
+        size, stop = 0, batches.first
+        while stop <= self._journal.durable and size < STEP:
+            size += batches.size(stop)
+            stop += 1
+        return stop
+
+    def _clean(self, stop: Position) -> None:
+        batches = self._journal.batches
+        locations: list[Location] = [
+            (position, 0, batches.size(position))
+            for position in range(batches.first, stop)
+            if batches.live(position)
+        ]
+        if not locations:
+            self._let_go(stop)
+            return
+        self._is_reading = True
+
+        def done(pieces: list[bytes] | None) -> None:
+            self._is_reading = False
+            if pieces is None or self._journal.has_failed:
+                return
+            self._journal.end_changes()
+            for (position, _, _), batch in zip(locations, pieces, strict=True):
+                self._store_anew(position, batch)
+            self._let_go(stop)
+            self._journal.on_progress()
+
+        self._journal.log.read(locations, done)
+
+    def _store_anew(self, position: Position, batch: bytes) -> None:
+        """Writes what is still wanted of the messages in this batch again."""
+        for kind, at, _ in records.each(batch):
+            if kind == Kind.PUT:
+                put = records.read_put(batch, at)
+                wanted = self._wanted(put, position, at)
+                if any(wanted):
+                    self._store_runs(put, batch, wanted)
+
+    def _wanted(self, put: Put, position: Position, at: int) -> list[tuple[Lasting, ...]]:
+        """For each message of a record, the queues in which it is alive and stored here."""
+        targets = [
+            (queue, first)
+            for queue_id, first in put.targets
+            if (queue := self._journal.queues.get(queue_id)) is not None
+        ]
+        return [
+            tuple(
+                queue
+                for queue, first in targets
+                if (run := queue.stored.find(first + place)) is not None
+                and (run.position, run.offset) == (position, at)
+            )
+            for place in range(len(put.sizes))
+        ]
+
+    def _store_runs(self, put: Put, batch: bytes, wanted: list[tuple[Lasting, ...]]) -> None:
+        messages = put.messages(batch)
+        firsts = dict(put.targets)
+        place = 0
+        while place < len(wanted):
+            stop = place + 1
+            while stop < len(wanted) and wanted[stop] == wanted[place]:
+                stop += 1
+            queues = wanted[place]
+            if queues:
+                numbers = [firsts[queue.id] + place for queue in queues]
+                self._journal.store_anew(queues, numbers, messages[place:stop])
+                for queue, first in zip(queues, numbers, strict=True):
+                    queue.note_returns_anew(first, first + stop - place)
+            place = stop
+
+    def _let_go(self, stop: Position) -> None:
+        """Nothing before `stop` is wanted any more, once what was written now is durable."""
+        journal = self._journal
+        journal.write_definitions_before(stop)
+        journal.write_counters(
+            [
+                (queue.id, queue.next_number, queue.reserved_to)
+                for queue in journal.queues.values()
+                if queue.next_number > 1
+            ]
+        )
+        journal.batches.drop(stop)
+        if journal.has_pending:
+            journal.when_durable(journal.position, lambda: journal.log.truncate(stop))
+        else:
+            journal.log.truncate(stop)
