@@ -9,7 +9,7 @@ from broker.storage.log import Location, Log, LogState, Position
 from broker.storage.segment_log import SegmentLog
 
 # How long a test waits for what must come; nothing waits this long unless it fails.
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 
 
 class Owner:
