@@ -82,6 +82,9 @@ class Directory:
         self._wait(chance.uniform(*WORK_S))
         cleanly = not power_cut and chance.random() < STOPPED_CLEANLY
         ended_at = self._end(ending, cleanly)
+        if (trace := self.broker.output.find("Traceback")) >= 0:
+            text = f"the broker wrote {self.broker.output[trace : trace + 2000]}"
+            self.record.findings.append(Finding(Kind.FAILED, text))
         for worker in workers:
             worker.thread.join()
             self._count(worker)
@@ -137,7 +140,9 @@ class Directory:
     def _stop(self) -> None:
         self.totals.clean_stops += 1
         try:
-            self.broker.stop()
+            if (status := self.broker.stop()) != 0:
+                text = f"the broker ended with status {status} after SIGTERM"
+                self.record.findings.append(Finding(Kind.FAILED, text))
         except subprocess.TimeoutExpired:
             self.broker.kill()
             text = "the broker did not stop after SIGTERM"

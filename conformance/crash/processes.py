@@ -97,6 +97,11 @@ class KillableBroker(PrivateBroker):
         return status
 
     @property
+    def output(self) -> str:
+        """What the last process wrote to its standard streams."""
+        return (self._folder / "output.log").read_text(errors="replace")
+
+    @property
     def running(self) -> bool:
         """Whether there is a process to kill."""
         return hasattr(self, "process") and self.process.poll() is None
