@@ -18,6 +18,7 @@ from broker.core.reply import REPLY_TO_NAME, ReplySink
 from broker.core.users import Permission, User, authenticate, hash_password
 from broker.core.vhost import VHost
 from broker.errors import AMQPError, ReplyCode
+from broker.storage.log import LogState
 from broker.wire.frames import FRAME_MAX_SIZE
 
 MEMORY_LOW_SHARE = 0.95
@@ -90,6 +91,8 @@ class Broker:
         # Messages queued, delivered, settled and returned so far: what a turn is measured by.
         self.work = 0
         self.is_memory_short = False
+        # There is little room on the disk; who watches it, sets this.
+        self.is_disk_short = False
         # Somebody publishes to a queue whose consumers do not keep up; who reads it, clears it.
         self.is_behind = False
         # Connections that wait at a publish until there is memory again.
@@ -232,10 +235,24 @@ class Broker:
 
     # Memory
 
+    def alarms(self) -> list[str]:
+        """What there is too little of, so that publishers must wait: memory, disk."""
+        names = ["memory"] if self.check_memory() else []
+        return [*names, "disk"] if self.is_disk_short or self._is_log_full() else names
+
+    def has_alarm(self) -> bool:
+        """Whether publishers must wait."""
+        return self.check_memory() or self.is_disk_short or self._is_log_full()
+
+    def _is_log_full(self) -> bool:
+        return self.journal is not None and self.journal.log.state is LogState.FULL
+
     def check_memory(self) -> bool:
         """Whether publishers must wait, by what is held now. It turns on above the limit and off
-        below 95 % of it."""
+        below 95 % of it. What waits for the disk counts too, if it is much."""
         limit = self.limits.memory
+        if self.journal is not None and self.journal.is_behind:
+            return True
         if not limit:
             return False
         if self.is_memory_short:

@@ -126,6 +126,11 @@ class Cleaner:
         )
         journal.batches.drop(stop)
         if journal.has_pending:
-            journal.when_durable(journal.position, lambda: journal.log.truncate(stop))
+
+            def truncate(is_durable: bool) -> None:  # a callback
+                if is_durable:
+                    journal.log.truncate(stop)
+
+            journal.when_durable(journal.position, truncate)
         else:
             journal.log.truncate(stop)

@@ -49,7 +49,7 @@ class Journal:
         self._under_way: deque[Position] = deque()
         self._settled: dict[Lasting, list[int]] = {}
         self._delivered: dict[int, int] = {}
-        self._callbacks: dict[Position, list[Callable[[], None]]] = {}
+        self._callbacks: dict[Position, list[Callable[[bool], None]]] = {}
         self.pager = Pager(self)
         self.cleaner = Cleaner(self)
         # The queues that write here, by id.
@@ -172,6 +172,8 @@ class Journal:
 
     def _add(self, pieces: list[bytes]) -> int:
         size = sum(map(len, pieces))
+        if self.has_failed:
+            return size
         self._pending += pieces
         self.batches.grow(size)
         self.waiting_bytes += size
@@ -213,12 +215,25 @@ class Journal:
         for known in sorted(self._callbacks):
             if known <= position:
                 for callback in self._callbacks.pop(known):
-                    callback()
+                    callback(True)
         self.on_progress()
 
-    def when_durable(self, position: Position, callback: Callable[[], None]) -> None:
-        """Calls back when this batch is durable, which it is not yet; never if it fails."""
+    def when_durable(self, position: Position, callback: Callable[[bool], None]) -> None:
+        """Calls back with True when this batch is durable, which it is not yet; with False when it
+        never will be."""
         self._callbacks.setdefault(position, []).append(callback)
+
+    def fail(self) -> None:
+        """The log has failed, or belongs to somebody else: nothing more is written."""
+        self._pending.clear()
+        self._settled.clear()
+        self._delivered.clear()
+        self.waiting_bytes = 0
+        callbacks, self._callbacks = self._callbacks, {}
+        for position in sorted(callbacks):
+            for callback in callbacks[position]:
+                callback(False)
+        self.on_progress()
 
     def close(self) -> None:
         """Writes what is pending and where exactly every queue stands, tells who waits for it, and

@@ -41,7 +41,7 @@ class Paged:
         self.tail_bytes = 0
         self.is_reading = False
         # Called when the next messages are there.
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[bool], None]] = []
 
     def __len__(self) -> int:
         return self.count + len(self.tail)
@@ -83,7 +83,7 @@ class Pager:
                 _take(queue, paged, runs, pieces)
             waiting, paged.waiting = paged.waiting, []
             for callback in waiting:
-                callback()
+                callback(pieces is not None)
             self._journal.on_progress()
 
         self._journal.log.read(locations, done)

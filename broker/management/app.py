@@ -47,8 +47,7 @@ def make_app(broker: Broker, facts: NodeFacts) -> ASGIApp:
     async def health(_: Request) -> Response:
         if facts.is_stopping():
             return JSONResponse({"status": "stopping"}, 503)
-        alarms = ["memory"] if broker.check_memory() else []
-        return JSONResponse({"status": "ok", "alarms": alarms})
+        return JSONResponse({"status": "ok", "alarms": broker.alarms()})
 
     routes = [
         Route("/health", health),

@@ -265,8 +265,8 @@ _ALARMS = (
     ),
     _alarm(
         "free_disk_space_watermark",
-        "1 while publishers have to wait for disk space; always 0 while nothing is kept on disk",
-        lambda r: False,
+        "1 while publishers have to wait for disk space",
+        lambda r: "disk" in r.broker.alarms(),
     ),
     _alarm(
         "file_descriptor_limit",

@@ -19,7 +19,7 @@ from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
-from broker.protocol.waiting import wait
+from broker.protocol.waiting import storage_failed, wait
 from broker.wire.frames import FRAME_HEADER, HEADER, METHOD
 from broker.wire.methods import Method, commands, encode_method, make, shortstr
 
@@ -217,21 +217,34 @@ class Channel:
         """Confirms every publish so far, once what had to be written is durable."""
         journal = self.connection.broker.journal
         if journal is not None and self.written_to > journal.durable:
-            journal.when_durable(self.written_to, partial(self._confirm, self.published))
+            if journal.has_failed:
+                self._decide(self.published, is_durable=False)
+            else:
+                decide = partial(self._decide_later, self.published)
+                journal.when_durable(self.written_to, decide)
         else:
-            self._confirm(self.published)
+            self._decide(self.published)
 
-    def _confirm(self, last: int) -> None:
-        """Confirms every publish up to this one in one frame. A publish that is numbered is decided
-        at the end of its batch at the latest."""
+    def _decide_later(self, last: int, is_durable: bool) -> None:  # a callback
+        self._decide(last, is_durable=is_durable)
+
+    def _decide(self, last: int, *, is_durable: bool = True) -> None:
+        """Confirms every publish up to this one in one frame, or refuses it. A publish that is
+        numbered is decided at the end of its batch at the latest."""
         first = self.confirmed + 1
         if last < first or self.state is not ChannelState.RUNNING:
             return
         self.confirmed = last
-        self.connection.broker.counters.messages_confirmed += last - first + 1
-        self.connection.output.reserve(_CONFIRM.size).append(
-            _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, last > first, 0xCE)
-        )
+        is_many = last > first
+        out = self.connection.output.reserve(_CONFIRM.size)
+        if is_durable:
+            self.connection.broker.counters.messages_confirmed += last - first + 1
+            out.append(
+                _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, is_many, 0xCE)
+            )
+        else:
+            nack = make(commands.Basic.Nack, delivery_tag=last, multiple=is_many, requeue=False)
+            out.append(encode_method(self.number, nack))
 
     def note_written(self) -> None:
         """Something was done that the next `answer` should not be ahead of."""
@@ -246,6 +259,8 @@ class Channel:
         position = 0 if journal is None else max(journal.defined_to, self.written_to)
         if journal is None or position <= journal.durable:
             self.send(method)
+        elif journal.has_failed:
+            raise storage_failed(journal.log.reason)
         else:
             journal.when_durable(position, wait(self, lambda: self.send(method)))
 

@@ -1,4 +1,4 @@
-"""What a connection does while memory is short: it is handled up to its first publish, then waits
+"""What a connection does while memory or disk space is short: it is handled up to its first publish, then waits
 (RabbitMQ, "Memory and Disk Alarms")."""
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ def must_wait(connection: Connection) -> bool:
     transactions hold more than there may be.
     """
     broker = connection.broker
-    if not broker.check_memory():
+    if not broker.has_alarm():
         return False
-    if _held(connection) > broker.limits.memory:
+    if broker.is_memory_short and _held(connection) > broker.limits.memory:
         raise _too_much(connection, "more than")
     if not connection.is_blocked:
         connection.is_blocked = True
         connection.heartbeat.is_paused = True
         broker.blocked.append(connection)
         if connection.understands("connection.blocked"):
-            connection.send_method(0, make(commands.Connection.Blocked, reason="low on memory"))
+            reason = f"low on {' & '.join(broker.alarms())}"
+            connection.send_method(0, make(commands.Connection.Blocked, reason=reason))
     return True
 
 
@@ -36,9 +37,10 @@ def must_wait_at_body(connection: Connection) -> bool:
     """The same at a body frame. One unfinished content of a connection may always end, but not
     when many connections have one: raises RESOURCE_ERROR once the others hold twice the limit."""
     broker = connection.broker
-    if not broker.check_memory():
+    if not broker.has_alarm():
         return False
-    if broker.memory_used - _held(connection) > 2 * broker.limits.memory:
+    held_by_others = broker.memory_used - _held(connection)
+    if broker.is_memory_short and held_by_others > 2 * broker.limits.memory:
         raise _too_much(connection, "beside others far above")
     unfinished = sum(channel.assembly is not None for channel in connection.channels.values())
     return unfinished > 1 and must_wait(connection)

@@ -16,6 +16,7 @@ from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
 from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.protocol.assembly import PUBLISH
+from broker.protocol.waiting import storage_failed
 from broker.wire import properties
 from broker.wire.methods import commands, decode_method, shortstr
 from broker.wire.table import Field, Table
@@ -207,9 +208,13 @@ def _write(channel: Channel, queues: list[Queue], messages: list[Message]) -> No
         if queue.lasting is not None:
             lasting.append(queue.lasting)
             firsts.append(queue.next_number - count)
-    if journal is not None and lasting:
+    if journal is None or not lasting:
+        return
+    if not journal.has_failed:
         journal.put(lasting, firsts, messages)
-        channel.written_to = journal.position
+    elif not channel.is_confirming:
+        raise storage_failed(journal.log.reason)
+    channel.written_to = journal.position
 
 
 def _count_received(channel: Channel, count: int) -> None:

@@ -155,7 +155,7 @@ def take_body_frame(connection: Connection, frame: Remainder) -> bool:
         or not SMALL <= length <= connection.frame_max - FRAME_OVERHEAD
         or assembly.received + length >= assembly.body_size
         or frame.last() != FRAME_END
-        or connection.broker.check_memory()
+        or connection.broker.has_alarm()
     ):
         return False
     assembly.add_frame(channel, length, frame.take_pieces())

@@ -6,25 +6,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.errors import AMQPError
+from broker.errors import AMQPError, ReplyCode
 from broker.protocol.states import ConnectionState
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
     from broker.protocol.channel import Channel
+    from broker.protocol.connection import Connection
 
 
-def wait(channel: Channel, action: Callable[[], None]) -> Callable[[], None]:
+def storage_failed(reason: str) -> AMQPError:
+    """What cannot be made durable any more is answered with."""
+    return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}", 0)
+
+
+def wait(channel: Channel, action: Callable[[], None]) -> Callable[[bool], None]:
     """Lets the connection read nothing more until what is returned is called, which does `action`
-    first, unless the channel has ended."""
+    first, unless the channel has ended. It is called with whether what was waited for has come:
+    if it never will, the connection is closed with INTERNAL_ERROR."""
     connection = channel.connection
     connection.is_waiting = True
 
-    def go_on() -> None:
+    def go_on(has_come: bool) -> None:  # a callback
         connection.is_waiting = False
         if connection.state is not ConnectionState.RUNNING:
             return
         try:
+            if not has_come:
+                raise storage_failed(_reason(connection))
             if connection.channels.get(channel.number) is channel:
                 action()
             later, connection.told_later = connection.told_later, []
@@ -35,6 +44,11 @@ def wait(channel: Channel, action: Callable[[], None]) -> Callable[[], None]:
         connection.continue_input()
 
     return go_on
+
+
+def _reason(connection: Connection) -> str:
+    journal = connection.broker.journal
+    return journal.log.reason if journal is not None else ""
 
 
 def wait_to_hand_out(channel: Channel, queue: Queue, action: Callable[[], None]) -> bool:

@@ -129,6 +129,20 @@ def _memory_free(details: Details) -> None:
     SERVER.warning("memory: %s octets of messages: publishers go on", details["used"])
 
 
+def _log_state(details: Details) -> None:
+    state = details["state"]
+    if state == "open":
+        SERVER.warning("storage: there is room again: publishers go on")
+    elif state == "full":
+        SERVER.error("storage: %s: publishers are paused", details["reason"])
+    else:
+        SERVER.critical(
+            "storage has failed: %s: nothing more is confirmed or kept until the broker is "
+            "started again",
+            details["reason"],
+        )
+
+
 _WRITERS: dict[str, Callable[[Details], None]] = {
     "connection_opened": _connection_opened,
     "connection_closed": _connection_closed,
@@ -140,4 +154,5 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "arguments_without_effect": _arguments_without_effect,
     "memory_short": _memory_short,
     "memory_free": _memory_free,
+    "log_state": _log_state,
 }

@@ -57,6 +57,7 @@ class Server:
         journal = self.broker.journal
         if journal is not None:
             journal.on_progress = self._log_went_on
+            journal.log.on_state = self._log_has_changed
 
     async def listen(self) -> None:
         """Listens on every host of the settings. Raises StartError."""
@@ -132,7 +133,7 @@ class Server:
                 else:
                     connection.data_to_send()
         blocked = self.broker.blocked
-        if blocked and not self.broker.check_memory():
+        if blocked and not self.broker.has_alarm():
             self.loop.call_soon(self._unblock)
         if self.broker.journal is not None:
             self.broker.journal.flush()
@@ -142,6 +143,17 @@ class Server:
         self.broker.run_deliveries()
         self.flush()
 
+    def _log_has_changed(self) -> None:
+        """The log is full, goes on, or has failed."""
+        journal = self.broker.journal
+        assert journal is not None
+        self.broker.note(
+            "log_state", {"state": journal.log.state.value, "reason": journal.log.reason}
+        )
+        if journal.has_failed:
+            journal.fail()
+        self.flush()
+
     def note_open(self, connection: Connection) -> None:
         """A client has logged in: it counts no more among those that have not."""
         self._opening.pop(connection, None)
@@ -149,7 +161,7 @@ class Server:
     def _unblock(self) -> None:
         """Lets connections that waited for memory go on, one after the other."""
         blocked = self.broker.blocked
-        while blocked and not self.broker.check_memory():
+        while blocked and not self.broker.has_alarm():
             connection = blocked.pop(0)
             assert isinstance(connection, Connection)
             connection.unblock(self.loop.time())

@@ -83,7 +83,7 @@ class World:
                 if connection.wants_turn and not connection.output.is_congested:
                     connection.resume_input()
         blocked = self.broker.blocked
-        if blocked and not self.broker.check_memory():
+        if blocked and not self.broker.has_alarm():
             waiting = blocked.pop(0)
             assert isinstance(waiting, Connection)
             waiting.unblock(0.0)

@@ -266,7 +266,7 @@ class Site:
 
     def unblock(self) -> None:
         """Lets connections go on that waited for memory, as a server does."""
-        while self.broker.blocked and not self.broker.check_memory():
+        while self.broker.blocked and not self.broker.has_alarm():
             self.broker.blocked.pop(0).unblock(0.0)
             self.collect()
 
