@@ -1,5 +1,5 @@
-"""What a connection does while memory or disk space is short: it is handled up to its first publish, then waits
-(RabbitMQ, "Memory and Disk Alarms")."""
+"""What a connection does while memory or disk space is short: it is handled up to its first
+publish, then waits (RabbitMQ, "Memory and Disk Alarms")."""
 
 from __future__ import annotations
 
