@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable
@@ -88,6 +89,8 @@ class Broker:
         # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
         self.reply_sinks: dict[str, ReplySink] = {}
         self.memory_used = 0
+        # Octets above which queues that last keep only their first messages in memory.
+        self.paging_mark = self.limits.memory // 2 or sys.maxsize
         # Messages queued, delivered, settled and returned so far: what a turn is measured by.
         self.work = 0
         self.is_memory_short = False

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from broker.core.lasting import Lasting
     from broker.core.queue import Queue
 
+HEAD_BYTES = 1 << 19
+"""Octets of ready messages that a queue keeps in memory to deliver from; the next ones are read
+when there are less."""
 FETCH_BYTES = 1 << 20
 """Octets that are read at once, if the queue has as many."""
 FETCH_RUNS = 1024
@@ -51,6 +54,25 @@ class Paged:
         self.tail.extend(entries)
         self.tail_bytes += size
 
+    def page_out(self, stop: int) -> int:
+        """Lets those of the tail go that the log has, and returns how many octets of memory that
+        were. All numbers are below `stop`."""
+        tail = self.tail
+        if not tail:
+            return 0
+        first = tail[0][NUMBER]
+        durable = self.lasting.journal.durable
+        end = self.lasting.stored.durable_stop(first, stop, durable)
+        size = 0
+        while tail and tail[0][NUMBER] < end:
+            size += len(tail.popleft()[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+            self.count += 1
+        if not size:
+            return 0
+        self.stop = end
+        self.tail_bytes -= size
+        return size
+
     def settle_all(self) -> None:
         """The queue is purged: none of them is wanted any more."""
         stored = self.lasting.stored
@@ -60,6 +82,17 @@ class Paged:
                 break
             numbers += [n for n in stored.unsettled(run) if self.first <= n < self.stop]
         self.lasting.settled_numbers(numbers)
+
+
+def take_head(entries: deque[Entry], octets: int) -> tuple[deque[Entry], int]:
+    """Takes entries from the front until they have so many octets of memory; and how many."""
+    head: deque[Entry] = deque()
+    size = 0
+    while entries and size < octets:
+        entry = entries.popleft()
+        size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+        head.append(entry)
+    return head, size
 
 
 class Pager:

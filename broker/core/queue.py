@@ -28,7 +28,7 @@ from broker.core.message import (
     Entry,
     Message,
 )
-from broker.core.paging import Paged
+from broker.core.paging import HEAD_BYTES, Paged, take_head
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ class Queue:
         self.broker.work += count
         if self.ready_bytes > PACE_FROM and self.consumers:
             self.broker.is_behind = True
+        if self.broker.memory_used > self.broker.paging_mark and self.lasting is not None:
+            self.page_out()
         if not self._is_touched:
             self._is_touched = True
             self.broker.touched.append(self)
@@ -186,7 +188,7 @@ class Queue:
                 self._give(first, 1)
                 if first.is_waiting:
                     line.move_to_end(first)
-        if self.paged is not None:
+        if self.paged is not None and self.ready_bytes < HEAD_BYTES:
             self.paged.lasting.journal.pager.fetch(self)
 
     def _give(self, consumer: Consumer, limit: int) -> None:
@@ -336,6 +338,27 @@ class Queue:
         self.next_number = lasting.next_number
         if lasting.stored:
             self.paged = Paged(lasting, 0, self.next_number, lasting.stored.count)
+
+    def page_out(self) -> None:
+        """Memory is short: ready messages behind the first ones stay in the log alone, as far as
+        they are durable there."""
+        lasting = self.lasting
+        if lasting is None or not lasting.stored:
+            return
+        if self.paged is None:
+            if self.ready_bytes <= 2 * HEAD_BYTES or not self._ready:
+                return
+            first = self._ready[0][NUMBER]
+            stop = lasting.stored.durable_stop(first, self.next_number, lasting.journal.durable)
+            if (stop - first) * self.ready_bytes // len(self._ready) <= 2 * HEAD_BYTES:
+                return
+            self.paged = Paged(lasting, first, first, 0)
+            head, head_bytes = take_head(self._ready, HEAD_BYTES)
+            self.paged.add_tail(self._ready, self.ready_bytes - head_bytes)
+            self._ready, self.ready_bytes = head, head_bytes
+        self.broker.memory_used -= self.paged.page_out(self.next_number)
+        if not self.paged.count:
+            self.page_in([], 0)
 
     def page_in(self, entries: list[Entry], size: int) -> None:
         """Ready messages were read again, the next ones behind those in memory."""

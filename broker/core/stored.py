@@ -137,6 +137,18 @@ class StoredRuns:
                 if run.stop > number:
                     yield run
 
+    def durable_stop(self, first: int, stop: int, durable: int) -> int:
+        """The number up to which everything from `first` on, but not beyond `stop`, can be read
+        from the log: it is stored, not settled, and in a batch up to `durable`."""
+        number = first
+        for run in self.runs_from(first):
+            if run.first > number or run.position > durable or number >= stop:
+                break
+            if self._settled and not self._settled.isdisjoint(range(number, run.stop)):
+                break
+            number = run.stop
+        return min(number, stop)
+
     def find(self, number: int) -> Run | None:
         """The run with this number; None if the message is settled, or not stored."""
         place = self._place(number)
