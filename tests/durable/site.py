@@ -1,0 +1,94 @@
+"""A broker on a simulated log, with clients but without sockets.
+
+site = DurableSite()
+client = site.connect()
+client.queue("q", durable=True)     # answered once the disk has worked
+site.settle_down()
+site = site.crash()                 # and on with what was durable
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.core.broker import Broker, Limits
+from broker.core.journal import Journal
+from broker.core.recovery import recover
+from broker.core.users import Permission
+from broker.errors import ReplyCode
+from broker.protocol.connection import Connection
+from broker.wire.properties import DELIVERY_MODE
+from tests.durable.sim_log import SimLog
+from tests.protocol.client import Client, Site, publish_octets
+
+PERSISTENT: dict[str, Any] = {"flags": DELIVERY_MODE, "properties": b"\x02"}
+"""What makes a publish of `Client.publish` persistent."""
+_FORCED = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
+
+
+class DurableSite(Site):
+    """A site that goes on from a log. Nothing is durable, read or told before the test says so;
+    `settle_down` says all of it at once."""
+
+    def __init__(self, log: SimLog | None = None, **limits: Any) -> None:
+        self.log = log or SimLog()
+        self.notes = []
+        self._dice = 0
+        self.outbox: list[Connection] = []
+        self.clients: list[Client] = []
+        self.broker = Broker(self._random_bytes, limits=Limits(**limits), note=self._note)
+        recover(self.broker, self.log)
+        self.vhost = self.broker.add_vhost("/")
+        self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
+        self.journal.on_progress = self._progress
+
+    @property
+    def journal(self) -> Journal:
+        assert self.broker.journal is not None
+        return self.broker.journal
+
+    def collect(self) -> None:
+        """As a server at the end of each chunk: what is to be written goes to the log too."""
+        super().collect()
+        self.journal.flush()
+
+    def _progress(self) -> None:
+        self.broker.run_deliveries()
+        self.collect()
+
+    def step(self) -> bool:
+        """The disk does the next thing it has to do, and says so; False if there is none."""
+        log = self.log
+        if not (log.undurable or log.has_news):
+            return False
+        log.work(1)
+        log.tell(1)
+        log.answer(1)
+        self.collect()
+        return True
+
+    def settle_down(self) -> None:
+        """Lets the disk do all it has to do."""
+        while self.step():
+            pass
+
+    def stop(self) -> DurableSite:
+        """A clean stop and a start."""
+        for client in self.clients:
+            client.connection.close(ReplyCode.CONNECTION_FORCED, _FORCED)
+        self.collect()
+        self.broker.close_journal()
+        assert not self.log.undurable
+        return DurableSite(self.log.crashed())
+
+    def crash(self, keep: int = 0) -> DurableSite:
+        """The end without a warning, and a start with what the disk has: all that is durable, and
+        so many batches more."""
+        return DurableSite(self.log.crashed(keep))
+
+
+def publish_persistent(client: Client, *bodies: bytes, **arguments: Any) -> None:
+    """Publishes these in one chunk."""
+    arguments.setdefault("frame_max", client.connection.frame_max)
+    octets = [publish_octets(body, **PERSISTENT, **arguments) for body in bodies]
+    client.feed(b"".join(octets))
