@@ -12,9 +12,10 @@ from pathlib import Path
 
 from conformance import coverage, report
 from conformance.client import Address
+from conformance.crash.processes import KillableBroker
 from conformance.failure import ConformanceError
-from conformance.private_broker import PrivateBroker
 from conformance.registry import Scenario, all_scenarios
+from conformance.restarts import own_broker, run_restarting
 from conformance.runner import FAILED, Result, identify, run, run_one
 
 
@@ -77,19 +78,21 @@ def choose(scenarios: Sequence[Scenario], pattern: str | None) -> list[Scenario]
 
 
 def run_suite(
-    options: argparse.Namespace, chosen: list[Scenario], address: Address, own: PrivateBroker | None
+    options: argparse.Namespace,
+    chosen: list[Scenario],
+    address: Address,
+    own: KillableBroker | None,
 ) -> int:
     """Runs the scenarios and prints the report; the exit status."""
     broker = identify(address)
-    last = [s for s in chosen if s.ends_broker]
     started = time.monotonic()
-    results = run([s for s in chosen if not s.ends_broker], address, broker, options.jobs)
+    results = run([s for s in chosen if not s.needs_own_broker], address, broker, options.jobs)
     if own:
-        results += [_run_last(s, address, own) for s in last]
+        results += run_restarting([s for s in chosen if s.restart], broker, own)
+        results += [_run_last(s, own) for s in chosen if s.ends_broker]
     _print(options, results, time.monotonic() - started)
-    if last and not own:
-        names = ", ".join(s.name for s in last)
-        print(f"not run, as they stop the broker (use --serve or --rabbitmq): {names}")
+    if not own and (left_out := report.left_out(chosen)):
+        print(left_out)
     print(f"{broker.description} at {address.host}:{address.port}")
     print(report.totals(results, time.monotonic() - started))
     if options.json:
@@ -97,8 +100,8 @@ def run_suite(
     return 1 if any(r.outcome == FAILED for r in results) else 0
 
 
-def _run_last(scenario: Scenario, address: Address, own: PrivateBroker) -> Result:
-    return run_one(scenario, address, identify(address), own.terminate)
+def _run_last(scenario: Scenario, own: KillableBroker) -> Result:
+    return run_one(scenario, own.address, identify(own.address), own.terminate)
 
 
 def _print(options: argparse.Namespace, results: list[Result], seconds: float) -> None:
@@ -132,7 +135,7 @@ def main() -> int:
         return 2
     try:
         if options.rabbitmq or options.serve:
-            with PrivateBroker(options.serve) as own:
+            with own_broker(options.serve) as own:
                 return run_suite(options, chosen, own.address, own)
         address = parse_url(options.url or "amqp://guest:guest@127.0.0.1:5672/")
         return run_suite(options, chosen, address, None)

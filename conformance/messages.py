@@ -7,8 +7,12 @@ from typing import Any
 from conformance.channel import Channel
 from conformance.session import Session
 
+PERSISTENT = {"delivery_mode": 2}
 
-def publish_numbers(channel: Channel, queue: str, first: int, last: int) -> None:
+
+def publish_numbers(
+    channel: Channel, queue: str, first: int, last: int, *, persistent: bool = False
+) -> None:
     """Publishes bodies b"first" to b"last"; returns when the queue has them.
 
     They go over another channel of the same connection: only a confirm says that a queue has a
@@ -17,7 +21,8 @@ def publish_numbers(channel: Channel, queue: str, first: int, last: int) -> None
     publisher = channel.connection.channel()
     publisher.call("confirm.select")
     for number in range(first, last + 1):
-        publisher.publish(b"%d" % number, routing_key=queue)
+        properties = PERSISTENT if persistent else {}
+        publisher.publish(b"%d" % number, routing_key=queue, properties=properties)
     publisher.confirms(range(1, last - first + 2))
     publisher.call("channel.close")
 
@@ -26,6 +31,13 @@ def numbered_queue(s: Session, channel: Channel, count: int, **fields: Any) -> s
     """Declares a queue holding the bodies b"1" to b"count"; returns its name."""
     queue = s.queue(channel, **fields)
     publish_numbers(channel, queue, 1, count)
+    return queue
+
+
+def lasting_queue(s: Session, channel: Channel, count: int, **fields: Any) -> str:
+    """Declares a durable queue holding the persistent bodies b"1" to b"count"; returns its name."""
+    queue = s.queue(channel, durable=True, **fields)
+    publish_numbers(channel, queue, 1, count, persistent=True)
     return queue
 
 

@@ -6,6 +6,7 @@ A scenario is a function of a Session under `@scenario(name, covers=[...])`, in 
 
 from __future__ import annotations
 
+import enum
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -22,12 +23,23 @@ Body = Callable[["Session"], None]
 BROKERS = ("leveret", "rabbitmq")
 
 
+class Restart(enum.StrEnum):
+    """How a broker ends before it is started again: in good order, or by SIGKILL."""
+
+    STOP = "stop"
+    KILL = "kill"
+
+
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """One broker does otherwise, for this reason; the scenario then checks what it does instead."""
+    """One broker does otherwise, for this reason; the scenario then checks what it does instead.
+
+    `only`: after this kind of restart, not after the other.
+    """
 
     broker: str
     reason: str
+    only: Restart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,8 @@ class Scenario:
     """One thing a broker must do.
 
     `slow`: mostly waits, so it is started first. `alone`: no other scenario may run beside it.
-    `ends_broker`: runs last, and only on a broker that this run started.
+    `ends_broker`: runs last, and only on a broker that this run started. `restart`: has the broker
+    restarted in this way, so that it too needs one that this run started.
     """
 
     name: str
@@ -46,6 +59,12 @@ class Scenario:
     slow: bool = False
     alone: bool = False
     ends_broker: bool = False
+    restart: Restart | None = None
+
+    @property
+    def needs_own_broker(self) -> bool:
+        """Whether it cannot run on a broker that somebody else started."""
+        return self.ends_broker or self.restart is not None
 
     def deviation_of(self, broker: str) -> Deviation | None:
         """The deviation of a broker, if it has one here."""
@@ -55,14 +74,15 @@ class Scenario:
 _found: dict[str, Scenario] = {}
 
 
-def deviation(broker: str, reason: str) -> Deviation:
-    """For `scenario(deviations=[...])`: this broker does something else, and why.
+def deviation(broker: str, reason: str, *, only: Restart | None = None) -> Deviation:
+    """For `scenario(deviations=[...])`: this broker does something else, and why; in a scenario
+    of several kinds of restart perhaps after one of them only.
 
     The scenario must look at `Session.deviates` and check what the broker does instead.
     """
     if broker not in BROKERS:
         raise ValueError(f"no broker named {broker!r}")
-    return Deviation(broker, reason)
+    return Deviation(broker, reason, only)
 
 
 def scenario(
@@ -73,22 +93,28 @@ def scenario(
     slow: bool = False,
     alone: bool = False,
     ends_broker: bool = False,
+    restarts: Sequence[Restart] = (),
 ) -> Callable[[Body], Body]:
     """Registers a function as a scenario; `covers` names ids of the checklist.
+
+    With `restarts` there is one for each, with the way of restarting at the end of its name.
 
     Raises ValueError for a name that is taken or an id that the checklist does not have.
     """
     unknown = [item for item in covers if item not in checklist.ITEMS]
     if unknown:
         raise ValueError(f"{name} covers {unknown}, which the checklist does not have")
-    if name in _found:
-        raise ValueError(f"two scenarios are named {name}")
 
     def register(body: Body) -> Body:
         area = body.__module__.rpartition(".")[2]
-        _found[name] = Scenario(
-            name, area, tuple(covers), tuple(deviations), body, slow, alone, ends_broker
-        )
+        for restart in restarts or (None,):
+            known = tuple(d for d in deviations if d.only in (None, restart))
+            full = f"{name}.{restart}" if restart else name
+            if full in _found:
+                raise ValueError(f"two scenarios are named {full}")
+            _found[full] = Scenario(
+                full, area, tuple(covers), known, body, slow, alone, ends_broker, restart
+            )
         return body
 
     return register

@@ -39,6 +39,17 @@ def totals(results: Sequence[Result], seconds: float) -> str:
     )
 
 
+def left_out(scenarios: Sequence[Scenario]) -> str:
+    """What is not run on a broker that somebody else started; empty if that is nothing."""
+    ending = [s.name for s in scenarios if s.ends_broker]
+    restarting = Counter(s.area for s in scenarios if s.restart)
+    named = [*ending, *(f"{count} of {area}" for area, count in restarting.items())]
+    if not named:
+        return ""
+    why = "as they stop or restart the broker (use --serve or --rabbitmq)"
+    return f"not run, {why}: {', '.join(named)}"
+
+
 def as_json(results: Sequence[Result], broker: Broker) -> str:
     """The results for machines."""
     return json.dumps(

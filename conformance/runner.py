@@ -70,13 +70,15 @@ def run_one(
     address: Address,
     broker: Broker,
     stop_broker: Callable[[], None] | None = None,
+    restart_broker: Callable[[], Address] | None = None,
 ) -> Result:
     """Runs one scenario and cleans up behind it.
 
-    A scenario that ends the broker is given `stop_broker`; nothing is left to clean up then.
+    A scenario that ends the broker is given `stop_broker`; nothing is left to clean up then. One
+    that has it restarted is given `restart_broker`.
     """
     started = time.monotonic()
-    session = Session(address, broker.name, scenario, stop_broker)
+    session = Session(address, broker.name, scenario, stop_broker, restart_broker)
     reason = ""
     try:
         scenario.body(session)

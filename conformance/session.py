@@ -31,12 +31,14 @@ class Session:
         broker: str,
         scenario: Scenario,
         stop_broker: Callable[[], None] | None = None,
+        restart_broker: Callable[[], Address] | None = None,
     ) -> None:
         self.address = address
         self.broker = broker
         self.asked_deviation = False
         self._deviation = scenario.deviation_of(broker)
         self._stop_broker = stop_broker
+        self._restart_broker = restart_broker
         self._connections: list[Connection] = []
         self._queues: set[str] = set()
         self._exchanges: set[str] = set()
@@ -79,6 +81,16 @@ class Session:
         if self._stop_broker is None:
             raise ValueError("scenario is not marked ends_broker")
         self._stop_broker()
+
+    def restart_broker(self) -> None:
+        """Ends the broker under open connections and starts it again; only in scenarios with
+        `restarts`, which say how. Returns when it serves; all connections are gone then."""
+        if self._restart_broker is None:
+            raise ValueError("scenario is not marked with restarts")
+        self.address = self._restart_broker()
+        for connection in self._connections:
+            connection.drop()
+        self._connections.clear()
 
     def _watch(self, name: str, fields: dict[str, Any]) -> None:
         if name in ("queue.declare", "queue.declare-ok"):

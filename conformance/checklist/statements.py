@@ -126,6 +126,36 @@ _TX = {
     "tx-return": "returns of a transaction come at commit, before commit-ok",
     "tx-next": "commit and rollback begin the next transaction",
 }
+_DURABILITY = {
+    "queue": "durable queues come back with every argument, under the same name",
+    "queue-transient": "transient queues are gone",
+    "queue-exclusive": "exclusive queues are gone, durable or not",
+    "queue-auto-delete": "a durable auto-delete queue without consumers comes back",
+    "queue-auto-delete-consumed": "one whose consumers went with the broker",
+    "exchange": "durable exchanges come back with type, flags and arguments",
+    "exchange-transient": "transient exchanges are gone",
+    "binding": "bindings between durable ends come back with keys and arguments",
+    "binding-transient": "bindings with a transient end are gone, also when it is declared again",
+    "exchange-to-exchange": "bindings between exchanges come back",
+    "alternate": "an alternate exchange goes on taking what is not routed",
+    "equivalence": "a redeclare is compared as before, with the same texts",
+    "deleted": "what was deleted or unbound stays so",
+    "message": "persistent messages come back octet for octet, in order",
+    "message-transient": "transient messages are gone, from durable queues as well",
+    "message-many-queues": "a message in many queues comes back in those that still have it",
+    "message-count": "ready messages are counted right, and what was unacked among them",
+    "settled": "what was acked, rejected or delivered without acks does not come back",
+    "unacked": "what was unacked comes back in its place, marked as redelivered",
+    "requeued": "what was requeued keeps its place and its mark",
+    "not-delivered": "what nobody was given is not marked as redelivered",
+    "purged": "what was purged does not come back",
+    "after": "what is published after a restart is behind what was there before",
+    "confirm": "a confirmed persistent message survives a kill right after the confirm",
+    "commit": "what was committed survives a kill right after commit-ok",
+    "commit-none": "a transaction that was not committed has not happened",
+    "declare-ok": "what was declared, bound or deleted is so after a kill right after the -ok",
+    "purge-ok": "what was purged stays so after a kill right after purge-ok",
+}
 _CELERY = {
     "task-queue": "Celery's task queue, declared by workers and clients",
     "pidbox": "Celery's remote control queues and exchanges",
@@ -149,6 +179,7 @@ STATEMENTS: dict[str, str] = {
         ("rule", _TX),
         ("routing", _EXCHANGES),
         ("celery", _CELERY),
+        ("durability", _DURABILITY),
     )
     for name, text in rows.items()
 }

@@ -1,0 +1,122 @@
+"""Scenarios that have the broker restarted: many of them share each restart."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from conformance.client import Address
+from conformance.crash.processes import KillableBroker
+from conformance.registry import Restart, Scenario
+from conformance.runner import Broker, Result, run_one
+
+_WRITES_LATER_S = {"rabbitmq": 1.0}
+"""How long after an answer a broker may need until a kill no longer undoes what it answered:
+RabbitMQ writes definitions, acks and purges in its own time. Others get no time."""
+
+
+@contextmanager
+def own_broker(command: str | None) -> Iterator[KillableBroker]:
+    """A broker that serves, with folders that are gone when the block ends; `command` as for
+    PrivateBroker, {folder} is the data directory. Raises RuntimeError if it does not come up,
+    FileNotFoundError if it is not installed."""
+    folder = Path(tempfile.mkdtemp(prefix="conformance-"))
+    folder.chmod(0o777)
+    broker = KillableBroker(command, folder, folder / "data")
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.__exit__(None, None, None)
+
+
+class SharedRestart:
+    """Restarts a broker as soon as every scenario that is under way has asked for it."""
+
+    def __init__(self, under_way: int, restart: Callable[[], Address]) -> None:
+        self._under_way = under_way
+        self._restart = restart
+        self._waiting = 0
+        self._round = 0
+        self._outcome: Address | Exception | None = None
+        self._changed = threading.Condition()
+
+    def wait(self) -> Address:
+        """Waits for the others and for the broker; returns where it serves now.
+
+        What the restart raised is raised for each of them.
+        """
+        with self._changed:
+            mine = self._round
+            self._waiting += 1
+            self._changed.notify_all()
+            while self._round == mine and self._waiting < self._under_way:
+                self._changed.wait()
+            if self._round == mine:
+                try:
+                    self._outcome = self._restart()
+                except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+                    self._outcome = error
+                self._waiting = 0
+                self._round += 1
+                self._changed.notify_all()
+            outcome = self._outcome
+        if isinstance(outcome, Address):
+            return outcome
+        raise RuntimeError(f"broker was not restarted: {outcome}")
+
+    def leave(self) -> None:
+        """A scenario is over, whatever became of it."""
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+
+def run_restarting(
+    scenarios: Sequence[Scenario], broker: Broker, own: KillableBroker
+) -> list[Result]:
+    """Runs scenarios that have the broker restarted: those of one way together, then one by one
+    those that want a restart at once and to themselves."""
+    quiet_s = _WRITES_LATER_S.get(broker.name, 0.0)
+    results = []
+    for how in Restart:
+        together = [s for s in scenarios if s.restart is how and not s.alone]
+        results += _run_together(together, broker, own, quiet_s)
+    for scenario in scenarios:
+        if scenario.alone:
+            results += _run_together([scenario], broker, own, 0.0)
+    return results
+
+
+def _run_together(
+    scenarios: Sequence[Scenario], broker: Broker, own: KillableBroker, quiet_s: float
+) -> list[Result]:
+    if not scenarios:
+        return []
+    kills = scenarios[0].restart is Restart.KILL
+
+    def restart() -> Address:
+        if kills:
+            time.sleep(quiet_s)
+            own.kill()
+        else:
+            own.stop()
+        own.start()
+        return own.address
+
+    shared = SharedRestart(len(scenarios), restart)
+
+    def run(scenario: Scenario) -> Result:
+        try:
+            return run_one(scenario, own.address, broker, restart_broker=shared.wait)
+        finally:
+            shared.leave()
+
+    with ThreadPoolExecutor(len(scenarios)) as pool:
+        return list(pool.map(run, scenarios))
