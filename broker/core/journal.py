@@ -229,6 +229,8 @@ class Journal:
         self._settled.clear()
         self._delivered.clear()
         self.waiting_bytes = 0
+        for queue in self.queues.values():
+            queue.release()
         callbacks, self._callbacks = self._callbacks, {}
         for position in sorted(callbacks):
             for callback in callbacks[position]:

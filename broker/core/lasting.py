@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core.message import NUMBER, Entry
@@ -19,15 +21,16 @@ many may be marked as redelivered without need; but none is unmarked that somebo
 
 class Lasting:
     """The durable side of one queue. `id` is its name in the log, `stored` says where its messages
-    are. Everything up to `delivered_to` was handed to somebody at some time, and up to
-    `reserved_to` as the log has it; `returns` is how often messages came back, by number."""
+    are. Everything up to `delivered_to` was handed to somebody at some time, and may have been up
+    to `reserved_to`, as the log has it; `returns` is how often messages came back, by number."""
 
     __slots__ = (
-        "_reserved_at",
+        "_on_reserved",
         "delivered_to",
         "id",
         "journal",
         "next_number",
+        "reserved_at",
         "reserved_to",
         "returns",
         "stored",
@@ -42,30 +45,44 @@ class Lasting:
         self.delivered_to = 0
         self.reserved_to = 0
         # The batch that says so.
-        self._reserved_at: Position = 0
+        self.reserved_at: Position = 0
+        self._on_reserved: Callable[[int], None] = lambda number: None
         self.returns: dict[int, int] = {}
         journal.queues[queue_id] = self
 
+    def connect(self, on_reserved: Callable[[int], None]) -> None:
+        """Calls back with the number up to which messages may be handed out, now and whenever
+        that changes."""
+        self._on_reserved = on_reserved
+        on_reserved(self.reserved_to)
+
+    def reserve(self, number: int) -> None:
+        """Messages up to this number are about to be handed out, and others behind it soon: says
+        so in the log, if it does not yet."""
+        if self.reserved_to >= number + AHEAD // 2 or self.journal.has_failed:
+            return
+        self.reserved_to = reserved_to = number + AHEAD
+        self.reserved_at = self.journal.position
+        self.journal.mark_delivered(self)
+
+        def told(is_durable: bool) -> None:
+            if is_durable:
+                self._on_reserved(reserved_to)
+
+        self.journal.when_durable(self.reserved_at, told)
+
+    def release(self) -> None:
+        """The log has failed: what the queue has in memory may all be handed out."""
+        self._on_reserved(sys.maxsize)
+
     def handed_out(self, entries: list[Entry], *, is_settled: bool) -> None:
         """Messages go to a consumer; for good, if nobody will acknowledge them."""
+        last = entries[-1][NUMBER]
+        if last > self.delivered_to:
+            self.delivered_to = last
+            self.reserve(last)
         if is_settled:
             self.settled(entries)
-        elif entries[-1][NUMBER] > self.delivered_to:
-            self.delivered_to = entries[-1][NUMBER]
-            self._reserve()
-
-    def _reserve(self) -> None:
-        if self.reserved_to < self.delivered_to + AHEAD // 2 and not self.journal.has_failed:
-            self.reserved_to = self.delivered_to + AHEAD
-            self._reserved_at = self.journal.position
-            self.journal.mark_delivered(self)
-
-    def reserve(self) -> Position:
-        """Somebody is about to get messages: says so in the log, if it does not yet, and returns
-        the batch that has to be durable first; 0 if none has."""
-        self._reserve()
-        is_due = bool(self.stored) and self._reserved_at > self.journal.durable
-        return self._reserved_at if is_due and not self.journal.has_failed else 0
 
     def settled(self, entries: list[Entry]) -> None:
         """Messages have left the queue for good."""

@@ -79,3 +79,8 @@ def content_for(message: Message, channel: int, frame_max: int) -> bytes:
 def size_of(messages: list[Message]) -> int:
     """Octets of memory that these messages count for in one queue."""
     return sum(map(len, map(content_of, messages))) + MESSAGE_OVERHEAD * len(messages)
+
+
+def entry_size(entry: Entry) -> int:
+    """Octets of memory that this entry counts for."""
+    return len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD

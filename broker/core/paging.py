@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from broker.core import records
-from broker.core.message import CONTENT, MESSAGE, MESSAGE_OVERHEAD, NUMBER, Entry
+from broker.core.message import NUMBER, Entry, entry_size
 from broker.core.stored import Run
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Paged:
         end = self.lasting.stored.durable_stop(first, stop, durable)
         size = 0
         while tail and tail[0][NUMBER] < end:
-            size += len(tail.popleft()[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+            size += entry_size(tail.popleft())
             self.count += 1
         if not size:
             return 0
@@ -90,7 +90,7 @@ def take_head(entries: deque[Entry], octets: int) -> tuple[deque[Entry], int]:
     size = 0
     while entries and size < octets:
         entry = entries.popleft()
-        size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+        size += entry_size(entry)
         head.append(entry)
     return head, size
 
@@ -144,5 +144,5 @@ def _take(queue: Queue, paged: Paged, runs: list[Run], pieces: list[bytes]) -> N
                 entries.append((number, message, lasting.times_returned(number)))
         paged.first = max(paged.first, run.stop)
     paged.count = paged.count - len(entries) if runs else 0
-    size = sum([len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD for entry in entries])
+    size = sum(map(entry_size, entries))
     queue.page_in(entries, size)

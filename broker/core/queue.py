@@ -12,7 +12,9 @@ memory is short, ready messages are kept in the log alone (`Paged`) and read aga
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +29,7 @@ from broker.core.message import (
     RETURNS,
     Entry,
     Message,
+    entry_size,
 )
 from broker.core.paging import HEAD_BYTES, Paged, take_head
 from broker.wire.table import Table
@@ -41,10 +44,6 @@ PACE_FROM = 16 << 20
 
 class Owner(Protocol):
     """What an exclusive queue belongs to: a connection."""
-
-
-def _size(entry: Entry) -> int:
-    return len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
 
 
 class Queue:
@@ -67,6 +66,7 @@ class Queue:
         "owner",
         "paged",
         "ready_bytes",
+        "reserved_to",
         "unacked_bytes",
         "unacked_count",
         "vhost_name",
@@ -105,6 +105,8 @@ class Queue:
         self._is_touched = False
         # The durable side; None for a queue that ends with the broker.
         self.lasting: Lasting | None = None
+        # The highest number that may be handed out: the log knows that it may have been.
+        self.reserved_to = sys.maxsize
         # Ready messages behind `_ready` that are in the log alone.
         self.paged: Paged | None = None
 
@@ -177,7 +179,7 @@ class Queue:
         """Gives ready messages to consumers, in order and in turn, while both are there."""
         self._is_touched = False
         consumers = self.consumers
-        while self._ready or self._returned:
+        while self._returned or (self._ready and self._ready[0][NUMBER] <= self.reserved_to):
             turn = consumers.line()
             if turn is None:
                 return
@@ -188,6 +190,8 @@ class Queue:
                 self._give(first, 1)
                 if first.is_waiting:
                     line.move_to_end(first)
+        if self._ready and self.lasting is not None and len(consumers):
+            self.lasting.reserve(self._ready[0][NUMBER])
         if self.paged is not None and self.ready_bytes < HEAD_BYTES:
             self.paged.lasting.journal.pager.fetch(self)
 
@@ -197,10 +201,10 @@ class Queue:
         if self._returned:
             entry = heappop(self._returned)
             self.broker.counters.messages_redelivered += 1
-            self._hand_over(consumer, [entry], _size(entry))
+            self._hand_over(consumer, [entry], entry_size(entry))
             return
-        ready = self._ready
-        if limit >= len(ready) and self.ready_bytes <= output_room:
+        ready, last = self._ready, self.reserved_to
+        if limit >= len(ready) and self.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
             entries = list(ready)
             ready.clear()
             self._hand_over(consumer, entries, self.ready_bytes)
@@ -208,9 +212,9 @@ class Queue:
         popleft = ready.popleft
         entries = []
         size = 0
-        while ready and len(entries) < limit and size < output_room:
+        while ready and len(entries) < limit and size < output_room and ready[0][NUMBER] <= last:
             entry = popleft()
-            size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+            size += entry_size(entry)
             entries.append(entry)
         self._hand_over(consumer, entries, size)
 
@@ -232,8 +236,10 @@ class Queue:
         if rounds < 2:
             return False
         entries = list(islice(ready, rounds * count))
+        if entries[-1][NUMBER] > self.reserved_to:
+            return False
         shares = [entries[place::count] for place in range(count)]
-        sizes = [sum(map(_size, share)) for share in shares]
+        sizes = [sum(map(entry_size, share)) for share in shares]
         if sum(sizes) > room:
             return False
         for _ in entries:
@@ -261,11 +267,12 @@ class Queue:
         consumer.sink.deliver(consumer, entries, size)
 
     def get(self, *, no_ack: bool) -> Entry | None:
-        """Takes the first ready message for basic.get; None if there is none in memory."""
-        if not self._ready and not self._returned:
+        """Takes the first ready message for basic.get; None if none can be handed out now
+        (`when_ready`)."""
+        if not self._returned and (not self._ready or self._ready[0][NUMBER] > self.reserved_to):
             return None
         entry = heappop(self._returned) if self._returned else self._ready.popleft()
-        size = _size(entry)
+        size = entry_size(entry)
         if self.lasting is not None:
             self.lasting.handed_out([entry], is_settled=no_ack)
         self.ready_bytes -= size
@@ -295,7 +302,7 @@ class Queue:
             return
         for entry in entries:
             heappush(self._returned, (entry[NUMBER], entry[MESSAGE], entry[RETURNS] + 1))
-        size = sum(map(_size, entries))
+        size = sum(map(entry_size, entries))
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size
         self.ready_bytes += size
@@ -335,9 +342,24 @@ class Queue:
     def restore(self, lasting: Lasting) -> None:
         """The queue lasts. What is stored already is ready, and read when it is wanted."""
         self.lasting = lasting
+        lasting.connect(self._reserve_to)
         self.next_number = lasting.next_number
         if lasting.stored:
             self.paged = Paged(lasting, 0, self.next_number, lasting.stored.count)
+
+    def _reserve_to(self, number: int) -> None:
+        self.reserved_to = number
+        self.touch()
+
+    def when_ready(self, callback: Callable[[bool], None]) -> None:
+        """Calls back when the first ready message can be handed out, or cannot be read."""
+        if self._ready:
+            assert self.lasting is not None
+            self.lasting.reserve(self._ready[0][NUMBER])
+            self.lasting.journal.when_durable(self.lasting.reserved_at, callback)
+        elif self.paged is not None:
+            self.paged.waiting.append(callback)
+            self.paged.lasting.journal.pager.fetch(self)
 
     def page_out(self) -> None:
         """Memory is short: ready messages behind the first ones stay in the log alone, as far as

@@ -22,6 +22,7 @@ class ReplyChannel:
     """The destination of a reply, in the place of a queue."""
 
     is_deleted = False
+    lasting = None
 
     def __init__(self, sink: ReplySink) -> None:
         self._sink = sink

@@ -186,7 +186,7 @@ class StoredRuns:
                 self._replace(old, new.part(number, end))
             else:
                 place = self._place(number) + 1
-                end = min(new.stop, *self._firsts[place : place + 1])
+                end = min([new.stop, *self._firsts[place : place + 1]])
                 self._insert_at(place, new.part(number, end))
             number = end
 

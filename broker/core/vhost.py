@@ -192,9 +192,10 @@ class VHost:
         return queue
 
     def _store_queue(self, queue: Queue, journal: Journal) -> None:
-        queue.lasting = Lasting(journal, self.broker.next_queue_id)
+        lasting = Lasting(journal, self.broker.next_queue_id)
         self.broker.next_queue_id += 1
-        key = definitions.queue_key(queue.lasting.id)
+        queue.restore(lasting)
+        key = definitions.queue_key(lasting.id)
         journal.define(key, Kind.QUEUE, definitions.queue_table(queue))
 
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:

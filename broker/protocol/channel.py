@@ -17,6 +17,7 @@ from broker.core.message import ORIGIN, Entry, Message, content_for, framing
 from broker.core.queue import Queue
 from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
+from broker.protocol.states import ConnectionState
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
 from broker.protocol.waiting import storage_failed, wait
@@ -232,7 +233,13 @@ class Channel:
         """Confirms every publish up to this one in one frame, or refuses it. A publish that is
         numbered is decided at the end of its batch at the latest."""
         first = self.confirmed + 1
-        if last < first or self.state is not ChannelState.RUNNING:
+        connection = self.connection
+        is_open = (
+            connection.state is ConnectionState.RUNNING
+            and connection.channels.get(self.number) is self
+            and self.state is ChannelState.RUNNING
+        )
+        if last < first or not is_open:
             return
         self.confirmed = last
         is_many = last > first

@@ -18,6 +18,7 @@ from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.protocol.assembly import PUBLISH
 from broker.protocol.waiting import storage_failed
 from broker.wire import properties
+from broker.wire.frames import CONTENT_HEADER
 from broker.wire.methods import commands, decode_method, shortstr
 from broker.wire.table import Field, Table
 from exchanges.erlang import erlang_string
@@ -150,8 +151,12 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
     content, header_size, origin, framing = message
     header = content[:header_size]
     edited = _check_and_edit(channel, header)
-    if edited is not header:
-        message = (edited + content[header_size:], len(edited), origin, framing)
+    if channel.connection.broker.lasts and properties.is_persistent(
+        header, CONTENT_HEADER.size, properties.flags_of(header)
+    ):
+        # CC and BCC may lead to queues that last where the routing key does not.
+        origin = route.persistent_origin
+    message = (edited + content[header_size:], len(edited), origin, framing)
     keys = [origin[1], *_sender_keys(header)]
     _count_received(channel, 1)
     queues = _queues_of(channel, route, message, keys)

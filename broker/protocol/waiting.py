@@ -10,7 +10,6 @@ from broker.errors import AMQPError, ReplyCode
 from broker.protocol.states import ConnectionState
 
 if TYPE_CHECKING:
-    from broker.core.queue import Queue
     from broker.protocol.channel import Channel
     from broker.protocol.connection import Connection
 
@@ -20,10 +19,13 @@ def storage_failed(reason: str) -> AMQPError:
     return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}", 0)
 
 
-def wait(channel: Channel, action: Callable[[], None]) -> Callable[[bool], None]:
+def wait(
+    channel: Channel, action: Callable[[], None], method_index: int = 0
+) -> Callable[[bool], None]:
     """Lets the connection read nothing more until what is returned is called, which does `action`
     first, unless the channel has ended. It is called with whether what was waited for has come:
-    if it never will, the connection is closed with INTERNAL_ERROR."""
+    if it never will, the connection is closed with INTERNAL_ERROR. Errors name the method
+    with this index."""
     connection = channel.connection
     connection.is_waiting = True
 
@@ -40,6 +42,8 @@ def wait(channel: Channel, action: Callable[[], None]) -> Callable[[bool], None]
             for consumer in later:
                 consumer.sink.cancelled(consumer)
         except AMQPError as error:
+            if error.method_index is None:
+                error.method_index = method_index
             connection.fail(error, channel.number)
         connection.continue_input()
 
@@ -49,12 +53,3 @@ def wait(channel: Channel, action: Callable[[], None]) -> Callable[[bool], None]
 def _reason(connection: Connection) -> str:
     journal = connection.broker.journal
     return journal.log.reason if journal is not None else ""
-
-
-def wait_to_hand_out(channel: Channel, queue: Queue, action: Callable[[], None]) -> bool:
-    """Whether messages of this queue cannot be handed out yet, since it is not durable that they
-    may have been: then `action` is done when it is."""
-    position = queue.lasting.reserve() if queue.lasting is not None else 0
-    if position and queue.lasting is not None:
-        queue.lasting.journal.when_durable(position, wait(channel, action))
-    return position > 0

@@ -14,7 +14,7 @@ from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.protocol.batch import acknowledge, unknown_delivery_tag
 from broker.protocol.names import check_permission, queue_name
 from broker.protocol.unacked import Group
-from broker.protocol.waiting import wait, wait_to_hand_out
+from broker.protocol.waiting import wait
 from broker.wire.methods import commands, encode_method, make
 from broker.wire.table import Table
 
@@ -52,8 +52,6 @@ def consume(channel: Channel, method: commands.Basic.Consume) -> None:
     arguments = cast(Table, method.arguments)
     priority = consumer_priority(arguments, name, channel.vhost.name)
     _check_exclusive_use(queue, wants_exclusive=method.exclusive)
-    if wait_to_hand_out(channel, queue, lambda: consume(channel, method)):
-        return
     tag = method.consumer_tag or channel.connection.broker.make_name("amq.ctag-")
     consumer = Consumer(
         channel,
@@ -128,12 +126,9 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
     check_permission(channel, "read", "queue", name)
     queue = channel.vhost.get_queue(name, channel.connection)
     counters = channel.connection.broker.counters
-    if wait_to_hand_out(channel, queue, lambda: get(channel, method)):
-        return
     entry = queue.get(no_ack=method.no_ack)
-    if entry is None and queue.paged is not None:
-        queue.paged.waiting.append(wait(channel, lambda: get(channel, method)))
-        queue.touch()
+    if entry is None and queue.messages_ready:
+        queue.when_ready(wait(channel, lambda: get(channel, method), method.index))
         return
     if entry is None:
         counters.messages_get_empty += 1
