@@ -59,6 +59,8 @@ def command_line() -> "typer.Typer":
     )
     commands.command()(_serve())
     commands.command()(version)
+    commands.command("check-data")(check_data)
+    commands.command("repair-data")(repair_data)
 
     @commands.callback()
     def leveret(
@@ -69,6 +71,47 @@ def command_line() -> "typer.Typer":
             raise typer.Exit(version())
 
     return commands
+
+
+def check_data(folder: str) -> int:
+    """Read a data directory, whether it is in use or not, and say what is in it.
+
+    Nothing is changed. The status is 1 if a broker would not start with it.
+    """
+    from pathlib import Path
+
+    from broker.storage.check import check_directory
+    from broker.storage.log import LogError
+
+    try:
+        report = check_directory(Path(folder))
+    except LogError as error:
+        return _failed(error)
+    print("\n".join(report.lines()))
+    return 0 if report.ok else 1
+
+
+def repair_data(folder: str, apply: bool = False) -> int:
+    """Say what would be lost if a damaged data directory were repaired, and do it with --apply.
+
+    The status is 1 if there is something to repair that was not.
+    """
+    from pathlib import Path
+
+    from broker.storage.log import LogError
+    from broker.storage.repair import repair_directory
+
+    try:
+        report = repair_directory(Path(folder), apply=apply)
+    except LogError as error:
+        return _failed(error)
+    print("\n".join(report.lines()))
+    return 1 if report.needed and not apply else 0
+
+
+def _failed(error: Exception) -> int:
+    print(f"leveret: {error}", file=sys.stderr)
+    return USAGE_STATUS
 
 
 def _serve() -> Callable[..., int]:

@@ -188,3 +188,52 @@ def test_broker_that_does_not_start_fails_the_test_with_its_reason(
 ) -> None:
     with pytest.raises(AssertionError, match=r"status 2:\n.*--frame-max"):
         start_broker("--frame-max", "1")
+
+
+def test_check_data_reads_the_folder_of_a_broker(
+    start_broker: Callable[..., BrokerProcess], tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "kept")
+    process = start_broker("--data-dir", folder)
+    in_use = leveret("check-data", folder)
+    assert (in_use.returncode, "in use" in in_use.stdout) == (0, True)
+    refused = leveret("repair-data", folder)
+    assert refused.returncode == 2
+    assert "in use by a broker" in refused.stderr
+    process.stop(signal.SIGTERM)
+    checked = leveret("check-data", folder)
+    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (0, "no damage found")
+
+
+def test_damaged_folder_is_refused_told_and_repaired(
+    start_broker: Callable[..., BrokerProcess], tmp_path: Path
+) -> None:
+    folder = tmp_path / "kept"
+    for _ in range(2):
+        start_broker("--data-dir", str(folder)).stop(signal.SIGTERM)
+    (segment,) = sorted(folder.glob("*.log"))
+    octets = bytearray(segment.read_bytes())
+    place = octets.index(b"name")
+    octets[place] ^= 1
+    segment.write_bytes(octets)
+    checked = leveret("check-data", str(folder))
+    assert checked.returncode == 1
+    assert segment.name in checked.stdout
+    serve = ("serve", "--port", "0", "--http-port", "0", "--data-dir", str(folder))
+    refused = leveret(*serve)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert segment.name in refused.stderr
+    told = leveret("repair-data", str(folder))
+    assert (told.returncode, "would be" in told.stdout) == (1, True)
+    assert segment.read_bytes() == octets
+    done = leveret("repair-data", str(folder), "--apply")
+    assert (done.returncode, "lost was" in done.stdout) == (0, True)
+    assert leveret("check-data", str(folder)).returncode == 0
+    assert start_broker("--data-dir", str(folder)).stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("command", ["check-data", "repair-data"])
+def test_folder_that_is_not_there_is_one_line_and_status_2(command: str, tmp_path: Path) -> None:
+    finished = leveret(command, str(tmp_path / "nowhere"))
+    assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)

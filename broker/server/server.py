@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
 from collections.abc import Iterable
@@ -25,8 +24,6 @@ from broker.storage.segment_log import SegmentLog
 
 LOG = logging.getLogger("leveret.server")
 
-UNSAFE_NO_SYNC = "LEVERET_UNSAFE_NO_SYNC"
-"""An environment variable that turns off every flush to disk, to see what a power cut then does."""
 FILES_RESERVED = 64
 """File descriptors kept for listeners, HTTP and files when connections take the rest."""
 SHUTDOWN_S = 3.0
@@ -246,11 +243,8 @@ def make_broker(settings: Settings, call: Caller) -> Broker:
 
 
 def _recover(broker: Broker, settings: Settings, call: Caller) -> None:
-    sync = os.environ.get(UNSAFE_NO_SYNC) != "1"
-    if not sync:
-        LOG.warning("%s is set: what is confirmed does not survive a power cut", UNSAFE_NO_SYNC)
     try:
-        log = SegmentLog.open(settings.data_dir, call, sync=sync)
+        log = SegmentLog.open(settings.data_dir, call)
         if log.discarded is not None:
             LOG.warning("an unfinished write at the end of the log is discarded: %s", log.discarded)
         recover(broker, log)
