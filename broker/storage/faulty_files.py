@@ -32,6 +32,10 @@ class _Change(NamedTuple):
     before: bytes
     size: int
 
+    def is_within(self, start: int, end: int) -> bool:
+        """Whether all of it is written over by this."""
+        return start <= self.offset and self.offset + len(self.before) <= end
+
 
 class FaultyFiles(Files):
     """Counts calls by their name in `calls`, and fails those it is told to.
@@ -52,6 +56,7 @@ class FaultyFiles(Files):
         self._released.set()
         self._lock = threading.RLock()
         self._changes: dict[int, list[_Change]] = {}
+        self._doubtful: dict[int, list[_Change]] = {}
         self._undo_names: list[Callable[[], object]] = []
         self._numbers = itertools.count()
         self._kept: Path | None = None
@@ -87,12 +92,13 @@ class FaultyFiles(Files):
         """
         with self._lock:
             self.crashed = True
-            for changes in self._changes.values():
+            files = self._changes.keys() | self._doubtful.keys()
+            for file in sorted(files):
+                changes = self._doubtful.pop(file, []) + self._changes.pop(file, [])
                 for change in reversed(changes):
                     _undo(change, chance)
                 for change in changes:
                     os.close(change.descriptor)
-            self._changes.clear()
             # File systems keep changes of names in their order: some of the last are lost.
             lost = len(self._undo_names)
             if chance is not None:
@@ -139,8 +145,14 @@ class FaultyFiles(Files):
             self.syncing.set()
             self._released.wait()
         with self._lock:
-            self._count("sync")
-            for change in self._changes.pop(os.fstat(descriptor).st_ino, []):
+            file = os.fstat(descriptor).st_ino
+            try:
+                self._count("sync")
+            except OSError:
+                # As Linux does: the octets stay readable, count as written, and are not.
+                self._doubtful.setdefault(file, []).extend(self._changes.pop(file, []))
+                raise
+            for change in self._changes.pop(file, []):
                 os.close(change.descriptor)
 
     def sync_directory(self, path: Path) -> None:
@@ -204,7 +216,13 @@ class FaultyFiles(Files):
         """Remembers what is about to be written over."""
         size = os.fstat(descriptor).st_size
         change = _Change(os.dup(descriptor), offset, os.pread(descriptor, count, offset), size)
-        self._changes.setdefault(os.fstat(descriptor).st_ino, []).append(change)
+        file = os.fstat(descriptor).st_ino
+        doubtful = self._doubtful.pop(file, [])
+        # What is written once more counts as any other write.
+        again = [each for each in doubtful if each.is_within(offset, offset + count)]
+        self._changes.setdefault(file, []).extend([*again, change])
+        if rest := [each for each in doubtful if each not in again]:
+            self._doubtful[file] = rest
 
     def _keep(self, path: Path) -> Path | None:
         """Another name for a file that is about to lose its own."""

@@ -5,42 +5,30 @@ files are held in memory for that, and opened by the code that opens real ones.
 """
 
 import os
-import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from broker.storage.check import check_directory
-from broker.storage.directory import SEAL, Directory, Seal, decode_seal
+from broker.storage.directory import SEAL, Seal, decode_seal
+from broker.storage.faulty_files import FaultyFiles
 from broker.storage.files import Files
-from broker.storage.log import LogDamagedError, LogError, LogLockedError
-from broker.storage.repair import repair_directory
+from broker.storage.log import LogDamagedError, LogState
 from broker.storage.segment import (
     GROUP_OCTETS,
     HEADER_OCTETS,
     LENGTH_OCTETS,
+    Header,
     Scan,
     decode_header,
+    encode_group,
     index,
     new_segment,
 )
 from broker.storage.tail import check_end, replay_segments
 from tests.storage.owner import Owner, open_log, replayed
-
-SEGMENT = 5120
-SIZES = [900, 0, 1300, 30, 700, 1500, 1, 1200, 800, 1000, 400, 300, 1100, 600]
-
-
-class Recording(NamedTuple):
-    """A closed log: its files, and what was appended."""
-
-    path: Path
-    segments: dict[str, bytes]
-    seal: Seal
-    batches: list[tuple[int, bytes]]
+from tests.storage.recording import SEGMENT, SIZES, Recording, overwrite, unseal, used
 
 
 class Octets(Files):
@@ -68,24 +56,6 @@ class Octets(Files):
         return offset if offset < self.size(descriptor) else None
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    path = tmp_path_factory.mktemp("recorded")
-    owner = Owner()
-    log = open_log(path, owner, segment_bytes=SEGMENT)
-    chance = random.Random(1)
-    batches = []
-    for size in SIZES:
-        batch = chance.randbytes(size)
-        batches.append((owner.append(log, batch), batch))
-    log.close()
-    names = Directory(path, Files(), SEGMENT).names()
-    assert len(names) == 3
-    segments = {name: (path / name).read_bytes() for name in names}
-    seal = decode_seal((path / SEAL).read_bytes(), path / SEAL)
-    return Recording(path, segments, seal, batches)
-
-
 def opened(contents: dict[str, bytes], seal: Seal | None) -> tuple[list[tuple[int, bytes]], int]:
     """What is replayed of these files, and the octets discarded. Raises LogDamagedError."""
     files = Octets()
@@ -100,11 +70,6 @@ def opened(contents: dict[str, bytes], seal: Seal | None) -> tuple[list[tuple[in
         pass
     discarded = check_end(tail, scan, seal)
     return list(replay_segments(files, segments)), discarded.octets if discarded else 0
-
-
-def used(recording: Recording, name: str) -> int:
-    """Octets of a segment that were written, marks included."""
-    return len(recording.segments[name].rstrip(b"\0"))
 
 
 def flips(octets: bytes, count: int) -> Iterator[tuple[int, bytes]]:
@@ -200,21 +165,6 @@ def test_cut_within_a_header_or_before_the_last_segment_is_refused(recording: Re
             assert is_refused(contents, None, name), cut
 
 
-@pytest.fixture
-def copied(recording: Recording, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(recording.path, tmp_path / "copy"))
-
-
-def unseal(path: Path) -> None:
-    (path / SEAL).unlink()
-
-
-def overwrite(path: Path, offset: int, octets: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(octets)
-
-
 def test_torn_end_is_discarded_and_reported(recording: Recording, copied: Path) -> None:
     unseal(copied)
     *_, name = recording.segments
@@ -234,23 +184,64 @@ def test_torn_end_is_discarded_and_reported(recording: Recording, copied: Path) 
 
 def test_octets_of_a_recycled_segment_are_never_read_as_batches(tmp_path: Path) -> None:
     """All batches have the same length, so that old groups lie exactly where new ones will."""
-    owner = Owner()
-    log = open_log(tmp_path, owner)
+    owner, files = Owner(), FaultyFiles()
+    log = open_log(tmp_path, owner, files=files)
+    # There is room for two segments: the third one is the first one again.
+    files.space = 4096
     number = 0
-    tail = log.segments[-1]
-    while not tail.header.recycled or not 1000 < tail.end < 2048:
+    while not log.segments[-1].header.recycled or log.segments[-1].end < 1000:
         number += 1
         owner.append(log, b"%50d" % number)
-        # In the second half of a segment one that is dropped is kept in reserve.
-        if tail.end > 3000:
+        owner.run_all()
+        if log.state is LogState.FULL:
             log.truncate(number)
-        tail = log.segments[-1]
+            owner.until(lambda: log.state is LogState.OPEN)
+    tail = log.segments[-1]
     log.close()
     unseal(tmp_path)
     behind = tail.path.read_bytes()[tail.end :]
     assert behind.strip(b"\0")
     kept = replayed(tmp_path)
     assert kept == [(each, b"%50d" % each) for each in range(kept[0][0], number + 1)]
+
+
+@pytest.fixture
+def unsealed(recording: Recording, copied: Path) -> tuple[Path, Header, int]:
+    """The last segment of an unsealed log, its header, and where it ends."""
+    unseal(copied)
+    *_, name = recording.segments
+    header = decode_header(recording.segments[name], Path(name))
+    return copied / name, header, recording.seal.end
+
+
+def forged(header: Header, position: int) -> bytes:
+    return b"".join(encode_group(header, 1, position, [[b"forged"]])[0])
+
+
+def test_group_that_somebody_hid_in_a_message_is_not_accepted(
+    recording: Recording, unsealed: tuple[Path, Header, int]
+) -> None:
+    """It could lie where a torn one ends, but nobody outside knows the salt."""
+    path, header, end = unsealed
+    overwrite(path, end, forged(header._replace(salt=b"a guess."), len(SIZES) + 1))
+    assert replayed(path.parent, segment_bytes=SEGMENT) == recording.batches
+
+
+def test_group_that_is_whole_but_not_the_next_one_is_damage(
+    unsealed: tuple[Path, Header, int],
+) -> None:
+    path, header, end = unsealed
+    overwrite(path, end, forged(header, len(SIZES) + 2))
+    with pytest.raises(LogDamagedError, match=f"batch {len(SIZES) + 1} should be here"):
+        replayed(path.parent, segment_bytes=SEGMENT)
+
+
+def test_group_of_an_older_owner_is_damage(unsealed: tuple[Path, Header, int]) -> None:
+    path, header, end = unsealed
+    octets = b"".join(encode_group(header, 0, len(SIZES) + 1, [[b"old"]])[0])
+    overwrite(path, end, octets)
+    with pytest.raises(LogDamagedError):
+        replayed(path.parent, segment_bytes=SEGMENT)
 
 
 @pytest.mark.parametrize("place", [1, 2])
@@ -284,102 +275,3 @@ def test_every_cut_or_flipped_seal_is_refused(recording: Recording) -> None:
     for _, flipped in flips(octets, len(octets)):
         with pytest.raises(LogDamagedError, match="SEAL"):
             decode_seal(flipped, Path("SEAL"))
-
-
-def test_check_finds_nothing_wrong_with_a_whole_log(recording: Recording, copied: Path) -> None:
-    before = {each.name: each.read_bytes() for each in copied.iterdir()}
-    report = check_directory(copied)
-    assert report.ok
-    assert report.sealed
-    assert not report.in_use
-    assert (report.first, report.next, report.batches) == (1, len(SIZES) + 1, len(SIZES))
-    assert (report.segments, report.octets, report.epoch) == (3, 3 * SEGMENT, 1)
-    assert report.lines()[-1] == "no damage found"
-    assert {each.name: each.read_bytes() for each in copied.iterdir()} == before
-
-
-def test_check_of_a_log_in_use_says_so(tmp_path: Path) -> None:
-    owner = Owner()
-    log = open_log(tmp_path, owner)
-    for _ in range(100):
-        owner.append(log, b"x" * 100)
-    report = check_directory(tmp_path)
-    assert report.ok
-    assert report.in_use
-    assert not report.sealed
-    assert report.batches == 100
-    with pytest.raises(LogLockedError):
-        repair_directory(tmp_path, apply=False)
-    with pytest.raises(LogLockedError):
-        repair_directory(tmp_path, apply=True)
-    log.close()
-
-
-@pytest.mark.parametrize(
-    "check", [check_directory, lambda path: repair_directory(path, apply=False)]
-)
-def test_what_is_no_log_is_not_checked(tmp_path: Path, check: Callable[[Path], object]) -> None:
-    with pytest.raises(LogError):
-        check(tmp_path)
-    with pytest.raises(LogError):
-        check(tmp_path / "nothing")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_repaired_in_a_whole_log(recording: Recording, copied: Path) -> None:
-    before = {each.name: each.read_bytes() for each in copied.iterdir()}
-    report = repair_directory(copied, apply=True)
-    assert not report.needed
-    assert report.kept == len(SIZES)
-    assert {each.name: each.read_bytes() for each in copied.iterdir()} == before
-
-
-@pytest.mark.parametrize("place", [0, 1, 2])
-@pytest.mark.parametrize("offset", [0, 20, 64, 90, 1200, 3000, -1])
-def test_repair_loses_what_it_says_and_nothing_else(
-    recording: Recording, copied: Path, place: int, offset: int
-) -> None:
-    name = list(recording.segments)[place]
-    written = recording.seal.end if place == 2 else used(recording, name)
-    offset = written - 1 if offset < 0 else min(offset, written - 2)
-    octets = recording.segments[name]
-    overwrite(copied / name, offset, bytes([octets[offset] ^ 0x10]))
-    before = {each.name: each.read_bytes() for each in copied.iterdir()}
-    with pytest.raises(LogDamagedError):
-        replayed(copied, segment_bytes=SEGMENT)
-    restore(copied, before)
-    planned = repair_directory(copied, apply=False)
-    assert {each.name: each.read_bytes() for each in copied.iterdir()} == before
-    report = repair_directory(copied, apply=True)
-    assert (report.damage, report.lost) == (planned.damage, planned.lost)
-    assert report.rewritten == planned.rewritten
-    lost = {number for each in report.lost for number in range(each.first, each.last + 1)}
-    assert len(lost) <= 1
-    assert report.kept == len(SIZES) - len(lost)
-    assert check_directory(copied).ok
-    kept = dict(replayed(copied, segment_bytes=SEGMENT))
-    for number, batch in recording.batches:
-        assert kept.get(number, b"") == (b"" if number in lost else batch)
-    assert all((copied / f"{each}.damaged").exists() for each in report.rewritten)
-
-
-def restore(path: Path, contents: dict[str, bytes]) -> None:
-    for name, octets in contents.items():
-        (path / name).write_bytes(octets)
-
-
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_repair_of_a_lost_segment_keeps_the_others(
-    recording: Recording, copied: Path, place: int
-) -> None:
-    name = list(recording.segments)[place]
-    (copied / name).unlink()
-    starts = [decode_header(each, Path()).first for each in recording.segments.values()]
-    bounds = [*starts, len(SIZES) + 1]
-    report = repair_directory(copied, apply=True)
-    lost = set(range(bounds[place], bounds[place + 1])) if place else set()
-    if place:
-        assert {n for each in report.lost for n in range(each.first, each.last + 1)} == lost
-    kept = dict(replayed(copied, segment_bytes=SEGMENT))
-    for number, batch in recording.batches[0 if place else bounds[1] - 1 :]:
-        assert kept.get(number, b"") == (b"" if number in lost else batch)

@@ -182,6 +182,23 @@ def test_full_disk_is_drained_by_what_frees_room(
     assert replayed(tmp_path)[-1][0] == len(owner.durable)
 
 
+def test_truncate_drops_nothing_while_what_came_before_it_is_held(
+    tmp_path: Path, owner: Owner, files: FaultyFiles
+) -> None:
+    log = filled(tmp_path, owner, files, segments=3)
+    # More than fits: what is to be copied forward is not on the disk.
+    copied = log.append([b"x" * SEGMENT], owner.done)
+    log.truncate(copied)
+    allocations = files.calls["allocate"]
+    while files.calls["allocate"] < allocations + 3:
+        owner.read(log, [])
+    assert log.first == 1
+    files.space = None
+    owner.settle(log)
+    assert log.first == copied
+    log.close()
+
+
 def test_close_of_a_full_log_keeps_what_was_told_and_drops_the_rest(
     tmp_path: Path, owner: Owner, files: FaultyFiles
 ) -> None:
@@ -243,11 +260,52 @@ def test_power_cut_keeps_every_batch_that_was_told(tmp_path: Path, seed: int) ->
             if chance.random() < 0.1 and owner.durable:
                 truncated = max(truncated, owner.durable[-1] - 10)
                 log.truncate(truncated)
+        if chance.random() < 0.3:
+            log.close()
         files.crash(chance if chance.random() < 0.8 else None)
         log.close()
         owner.run_all()
         told.update((position, attempted[position]) for position in owner.durable)
     assert max(dict(replayed(tmp_path)), default=0) >= max(told, default=0)
+
+
+def test_broken_seal_does_not_come_back(tmp_path: Path, owner: Owner, files: FaultyFiles) -> None:
+    open_log(tmp_path, owner).close()
+    log = open_log(tmp_path, owner, files=files)
+    owner.append(log, b"after the seal")
+    files.crash()
+    log.close()
+    assert replayed(tmp_path) == [(1, b"after the seal")]
+
+
+def test_what_a_failed_flush_left_in_memory_is_made_durable_before_it_is_replayed(
+    tmp_path: Path, owner: Owner, files: FaultyFiles
+) -> None:
+    """The system reads back what never reached the disk, and flushes it no more."""
+    log = open_log(tmp_path, owner, files=files)
+    fill(log, owner, 3)
+    files.fail("sync", errno.EIO)
+    log.append([b"in memory only"], owner.done)
+    log.close()
+    log = open_log(tmp_path, owner, files=files)
+    seen = list(log.replay())
+    assert seen[-1] == (4, b"in memory only")
+    files.crash()
+    log.close()
+    assert replayed(tmp_path) == seen
+
+
+def test_what_a_failed_flush_left_in_memory_is_lost_with_the_power(
+    tmp_path: Path, owner: Owner, files: FaultyFiles
+) -> None:
+    """The control of the test before."""
+    log = open_log(tmp_path, owner, files=files)
+    fill(log, owner, 3)
+    files.fail("sync", errno.EIO)
+    log.append([b"in memory only"], owner.done)
+    log.close()
+    files.crash()
+    assert len(replayed(tmp_path)) == 3
 
 
 def test_power_cut_without_flushes_loses_what_was_told(
