@@ -142,6 +142,7 @@ _DURABILITY = {
     "deleted": "what was deleted or unbound stays so",
     "message": "persistent messages come back octet for octet, in order",
     "message-transient": "transient messages are gone, from durable queues as well",
+    "quorum": "transient messages come back in quorum queues",
     "message-many-queues": "a message in many queues comes back in those that still have it",
     "message-count": "ready messages are counted right, and what was unacked among them",
     "settled": "what was acked, rejected or delivered without acks does not come back",
