@@ -23,6 +23,16 @@ def memory_limit_bytes(memory: str, *, root: Path = Path("/")) -> int:
     return int(_available_memory(root) * amount / 100)
 
 
+def size_bytes(text: str) -> int:
+    """The bytes that a size means; 0 without a unit is one. Raises ValueError."""
+    if text.strip() == "0":
+        return 0
+    amount, unit = _parse(text)
+    if unit is None:
+        raise ValueError("a share, not a size")
+    return int(amount * unit)
+
+
 def _parse(text: str) -> tuple[float, int | None]:
     """`512MB` is (512.0, 1000000), `40%` is (40.0, None).
 

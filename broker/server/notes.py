@@ -129,6 +129,17 @@ def _memory_free(details: Details) -> None:
     SERVER.warning("memory: %s octets of messages: publishers go on", details["used"])
 
 
+def _disk_space(details: Details) -> None:
+    if details["is_short"]:
+        SERVER.warning(
+            "disk: %s bytes are free, less than %s: publishers are paused",
+            details["free"],
+            details["least"],
+        )
+    else:
+        SERVER.warning("disk: %s bytes are free: publishers go on", details["free"])
+
+
 def _log_state(details: Details) -> None:
     state = details["state"]
     if state == "open":
@@ -155,4 +166,5 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "memory_short": _memory_short,
     "memory_free": _memory_free,
     "log_state": _log_state,
+    "disk_space": _disk_space,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import shutil
 import socket
 from collections.abc import Iterable
 
@@ -18,7 +19,7 @@ from broker.protocol.connection import Connection
 from broker.protocol.states import HANDSHAKE
 from broker.server.client_socket import ClientSocket
 from broker.server.notes import log_note
-from broker.server.settings import Settings, memory_limit_bytes
+from broker.server.settings import Settings, memory_limit_bytes, size_bytes
 from broker.storage.log import Caller, LogError
 from broker.storage.segment_log import SegmentLog
 
@@ -26,6 +27,8 @@ LOG = logging.getLogger("leveret.server")
 
 FILES_RESERVED = 64
 """File descriptors kept for listeners, HTTP and files when connections take the rest."""
+DISK_INTERVAL_S = 2.0
+"""Seconds between looks at the free disk space."""
 SHUTDOWN_S = 3.0
 """Seconds clients have to answer connection.close before the process ends."""
 _SHUTDOWN_TEXT = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
@@ -55,6 +58,7 @@ class Server:
         if journal is not None:
             journal.on_progress = self._log_went_on
             journal.log.on_state = self._log_has_changed
+            self._watch_disk()
 
     async def listen(self) -> None:
         """Listens on every host of the settings. Raises StartError."""
@@ -139,6 +143,19 @@ class Server:
         """Something is durable now, or was read again."""
         self.broker.run_deliveries()
         self.flush()
+
+    def _watch_disk(self) -> None:
+        """Pauses publishers while the disk is nearly full; looks again after a while."""
+        least = size_bytes(self.settings.disk_free_min)
+        if not least or self.is_stopping:
+            return
+        free = shutil.disk_usage(self.settings.data_dir).free
+        is_short = free < least
+        if is_short != self.broker.is_disk_short:
+            self.broker.is_disk_short = is_short
+            self.broker.note("disk_space", {"free": free, "least": least, "is_short": is_short})
+            self.flush()
+        self.loop.call_later(DISK_INTERVAL_S, self._watch_disk)
 
     def _log_has_changed(self) -> None:
         """The log is full, goes on, or has failed."""

@@ -25,9 +25,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from broker.server.memory_limit import memory_limit_bytes
+from broker.server.memory_limit import memory_limit_bytes, size_bytes
 
-__all__ = ["PREFIX", "Settings", "SettingsError", "memory_limit_bytes"]
+__all__ = ["PREFIX", "Settings", "SettingsError", "memory_limit_bytes", "size_bytes"]
 
 PREFIX = "LEVERET_"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -71,6 +71,12 @@ def _user_data_dir() -> Path:
 def _memory(value: object) -> str:
     """Checks the form; how many bytes it means is asked anew when the broker starts."""
     memory_limit_bytes(str(value))
+    return str(value)
+
+
+def _size(value: object) -> str:
+    """Checks the form of a size in bytes; 0 is one."""
+    size_bytes(str(value))
     return str(value)
 
 
@@ -193,6 +199,12 @@ class Settings(BaseSettings):
         description="Memory that queued messages may take; above it publishers are paused. A share "
         "counts from what the machine or the control group (container) has.",
         json_schema_extra={"allowed": "a size like 512MB or 2GiB, or a share like 40%"},
+    )
+    disk_free_min: Annotated[str, BeforeValidator(_size)] = Field(
+        "50MB",
+        description="Free disk space where the data is, below which publishers are paused; 0 "
+        "watches nothing.",
+        json_schema_extra={"allowed": "a size like 50MB or 2GiB, or 0"},
     )
     product_version: str = Field(
         "3.13.7",
