@@ -63,6 +63,9 @@ class Paged:
         first = tail[0][NUMBER]
         durable = self.lasting.journal.durable
         end = self.lasting.stored.durable_stop(first, stop, durable)
+        if not self.count:
+            # What is before is in memory, or gone.
+            self.first = first
         size = 0
         while tail and tail[0][NUMBER] < end:
             size += entry_size(tail.popleft())
@@ -142,7 +145,7 @@ def _take(queue: Queue, paged: Paged, runs: list[Run], pieces: list[bytes]) -> N
             if paged.first <= number < paged.stop:
                 message = messages[run.skipped + number - run.first]
                 entries.append((number, message, lasting.times_returned(number)))
-        paged.first = max(paged.first, run.stop)
+        paged.first = max(paged.first, min(run.stop, paged.stop))
     paged.count = paged.count - len(entries) if runs else 0
     size = sum(map(entry_size, entries))
     queue.page_in(entries, size)
