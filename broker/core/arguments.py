@@ -270,3 +270,9 @@ def _shown(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     return erlang_term(value)
+
+
+def is_quorum(arguments: Table) -> bool:
+    """Whether these declare a quorum queue, which keeps every message, persistent or not."""
+    kind = arguments.get("x-queue-type")
+    return kind is not None and kind.value == "quorum"

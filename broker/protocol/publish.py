@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, cast
 
-from broker.core.arguments import check_expiry
+from broker.core.arguments import check_expiry, is_quorum
 from broker.core.exchange import Exchange
 from broker.core.message import ORIGIN, PERSISTENT, Message, Origin, make_origin, size_of
 from broker.core.queue import Queue
@@ -40,6 +40,7 @@ class Route:
     """
 
     __slots__ = (
+        "all_last",
         "cost",
         "exchange",
         "mandatory",
@@ -56,6 +57,8 @@ class Route:
         self.persistent_origin: Origin = make_origin(*names, persistent=True)
         self.mandatory = method.mandatory
         self.may_last = False
+        # A quorum queue keeps every message, whatever its delivery mode.
+        self.all_last = False
         self.exchange: Exchange | None = None
         self.queues: list[Queue] | None = None
         # Steps that one message takes: queues, or what is looked at to find them.
@@ -101,13 +104,14 @@ def resolve(channel: Channel, route: Route) -> None:
     is_fixed = is_fixed and not (name == "" and routing_key.startswith(REPLY_TO_NAME))
     route.queues = queues if is_fixed else None
     route.may_last = any(queue.lasting for queue in queues) if is_fixed else broker.lasts
+    route.all_last = is_fixed and any(is_quorum(queue.arguments) for queue in queues)
     route.cost = max(1, len(queues), 0 if is_fixed else broker.work - work)
     route.stamp = stamp
 
 
 def origin_of(route: Route, octets: bytes, at: int, flags: int) -> Origin:
     """The origin of a message on this route, whose property list begins at `octets[at]`."""
-    if route.may_last and properties.is_persistent(octets, at, flags):
+    if route.may_last and (route.all_last or properties.is_persistent(octets, at, flags)):
         return route.persistent_origin
     return route.origin
 
@@ -151,8 +155,9 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
     content, header_size, origin, framing = message
     header = content[:header_size]
     edited = _check_and_edit(channel, header)
-    if channel.connection.broker.lasts and properties.is_persistent(
-        header, CONTENT_HEADER.size, properties.flags_of(header)
+    if channel.connection.broker.lasts and (
+        route.all_last
+        or properties.is_persistent(header, CONTENT_HEADER.size, properties.flags_of(header))
     ):
         # CC and BCC may lead to queues that last where the routing key does not.
         origin = route.persistent_origin
