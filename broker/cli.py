@@ -61,6 +61,7 @@ def command_line() -> "typer.Typer":
     commands.command()(version)
     commands.command("check-data")(check_data)
     commands.command("repair-data")(repair_data)
+    commands.command("backup-data")(backup_data)
 
     @commands.callback()
     def leveret(
@@ -107,6 +108,23 @@ def repair_data(folder: str, apply: bool = False) -> int:
         return _failed(error)
     print("\n".join(report.lines()))
     return 1 if report.needed and not apply else 0
+
+
+def backup_data(folder: str, target: str) -> int:
+    """Copy a data directory, in use or not, into one that is new or empty.
+
+    Everything that was durable when it began is in the copy, which opens as after a crash.
+    """
+    from pathlib import Path
+
+    from broker.storage.backup import backup_directory
+    from broker.storage.log import LogError
+
+    try:
+        backup_directory(Path(folder), Path(target))
+    except (LogError, OSError) as error:
+        return _failed(error)
+    return 0
 
 
 def _failed(error: Exception) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pika
 import pytest
 
 from broker import __version__, cli
@@ -231,6 +232,26 @@ def test_damaged_folder_is_refused_told_and_repaired(
     assert (done.returncode, "lost was" in done.stdout) == (0, True)
     assert leveret("check-data", str(folder)).returncode == 0
     assert start_broker("--data-dir", str(folder)).stop(signal.SIGTERM) == 0
+
+
+def test_backup_of_a_running_broker_opens(
+    start_broker: Callable[..., BrokerProcess], tmp_path: Path
+) -> None:
+    folder, copy = str(tmp_path / "kept"), str(tmp_path / "copy")
+    process = start_broker("--data-dir", folder)
+    connection = pika.BlockingConnection(pika.URLParameters(process.url))
+    channel = connection.channel()
+    channel.queue_declare("q", durable=True)
+    channel.confirm_delivery()
+    channel.basic_publish("", "q", b"kept", pika.BasicProperties(delivery_mode=2))
+    assert leveret("backup-data", folder, copy).returncode == 0
+    again = leveret("backup-data", folder, copy)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    connection.close()
+    other = start_broker("--data-dir", copy)
+    connection = pika.BlockingConnection(pika.URLParameters(other.url))
+    assert connection.channel().basic_get("q", auto_ack=True)[2] == b"kept"
+    connection.close()
 
 
 @pytest.mark.parametrize("command", ["check-data", "repair-data"])
