@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core import records
 from broker.core.message import NUMBER, Entry, entry_size
 from broker.core.stored import Run
+from broker.storage.log import Position
 
 if TYPE_CHECKING:
     from broker.core.journal import Journal
@@ -53,6 +55,12 @@ class Paged:
         """New messages, behind all others."""
         self.tail.extend(entries)
         self.tail_bytes += size
+
+    def tell(self, *, is_there: bool) -> None:
+        """Those who wait for the next messages go on."""
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback(is_there)
 
     def page_out(self, stop: int) -> int:
         """Lets those of the tail go that the log has, and returns how many octets of memory that
@@ -109,27 +117,40 @@ class Pager:
         paged = queue.paged
         if paged is None or paged.is_reading:
             return
-        runs = _next_runs(paged)
+        runs = _next_runs(paged, self._journal.durable)
         paged.is_reading = True
+        if runs and runs[0].position > self._journal.durable:
+            # It was stored anew just now.
+            again = partial(self._fetch_again, queue, paged)
+            self._journal.when_durable(runs[0].position, again)
+            return
         locations = [(run.position, run.offset, run.size) for run in runs]
 
         def done(pieces: list[bytes] | None) -> None:
             paged.is_reading = False
             if pieces is not None and queue.paged is paged:
                 _take(queue, paged, runs, pieces)
-            waiting, paged.waiting = paged.waiting, []
-            for callback in waiting:
-                callback(pieces is not None)
+            paged.tell(is_there=pieces is not None)
             self._journal.on_progress()
 
         self._journal.log.read(locations, done)
 
+    def _fetch_again(self, queue: Queue, paged: Paged, is_durable: bool) -> None:
+        paged.is_reading = False
+        if is_durable:
+            self.fetch(queue)
+        else:
+            paged.tell(is_there=False)
 
-def _next_runs(paged: Paged) -> list[Run]:
+
+def _next_runs(paged: Paged, durable: Position) -> list[Run]:
+    """The runs to read next: what is durable, or the first one that is not yet."""
     runs: list[Run] = []
     size = 0
     for run in paged.lasting.stored.runs_from(paged.first):
         if run.first >= paged.stop or len(runs) >= FETCH_RUNS or size >= FETCH_BYTES:
+            break
+        if run.position > durable and runs:
             break
         runs.append(run)
         size += run.size
