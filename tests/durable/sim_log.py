@@ -66,7 +66,9 @@ class SimLog:
     def read(self, locations: Sequence[Location], done: Read) -> None:
         assert not self.is_closed
         for position, _, _ in locations:
-            assert self.first <= position <= self.durable, f"batch {position} cannot be read"
+            assert self.first <= position <= self.durable, (
+                f"batch {position} cannot be read: there are {self.first} to {self.durable}"
+            )
         self.reads.append((list(locations), done))
 
     def truncate(self, before: Position) -> None:
