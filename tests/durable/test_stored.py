@@ -88,7 +88,7 @@ class StoredMachine(RuleBasedStateMachine):
         held = self.held
         self.held = Counter()
         numbers = sorted(self.model)
-        late = set(numbers[len(numbers) * share // 100 :][:total]) - set(numbers[-1:])
+        late = set(numbers[len(numbers) * share // 100 :][:total])
         for number in numbers:
             if number not in late:
                 place = self.model[number]
