@@ -17,6 +17,7 @@ from broker.core.recovery import recover
 from broker.core.users import Permission
 from broker.errors import ReplyCode
 from broker.protocol.connection import Connection
+from broker.storage.log import LogState
 from broker.wire.properties import DELIVERY_MODE
 from tests.durable.sim_log import SimLog
 from tests.protocol.client import Client, Site, publish_octets
@@ -41,6 +42,7 @@ class DurableSite(Site):
         self.vhost = self.broker.add_vhost("/")
         self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
         self.journal.on_progress = self._progress
+        self.log.on_state = self._log_has_changed
 
     @property
     def journal(self) -> Journal:
@@ -56,10 +58,17 @@ class DurableSite(Site):
         self.broker.run_deliveries()
         self.collect()
 
+    def _log_has_changed(self) -> None:
+        if self.journal.has_failed:
+            self.journal.fail()
+        self.collect()
+        self.unblock()
+
     def step(self) -> bool:
         """The disk does the next thing it has to do, and says so; False if there is none."""
         log = self.log
-        if not (log.undurable or log.has_news):
+        can_work = log.undurable and log.state is LogState.OPEN
+        if not (can_work or log.has_news):
             return False
         log.work(1)
         log.tell(1)

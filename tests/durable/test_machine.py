@@ -28,7 +28,7 @@ from tests.durable.observer import ViolationError
 from tests.durable.simulation import play
 from tests.wire.profiles import steps
 
-SEEDS = range(100, 120)
+SEEDS = range(100, 116)
 STEPS = 250
 FAULT_RUNS = 40
 SURVIVED_RUNS = 3
@@ -50,7 +50,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_promised_lasts() -> None:
-    run_state_machine_as_test(DurableMachine, settings=steps(60, 50))
+    run_state_machine_as_test(DurableMachine, settings=steps(40, 50))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,108 @@
+"""A full disk pauses publishers and loses nothing; one that has failed promises nothing more."""
+
+from __future__ import annotations
+
+from broker.protocol.states import ConnectionState
+from broker.storage.log import LogState
+from broker.wire.methods import commands
+from tests.durable.site import DurableSite, publish_persistent
+from tests.protocol.client import Basic, Client, Confirm, Queue
+
+
+def start() -> tuple[DurableSite, Client]:
+    """A site with the durable queue q that has three messages, and a client that confirms."""
+    site = DurableSite()
+    client = site.connect(channels=2)
+    client.tell(Queue.Declare, queue="q", durable=True)
+    site.settle_down()
+    client.tell(Confirm.Select)
+    publish_persistent(client, b"1", b"2", b"3")
+    site.settle_down()
+    client.read()
+    return site, client
+
+
+def become(site: DurableSite, state: LogState) -> None:
+    site.log.become(state)
+    while site.log.told:
+        site.log.tell(1)
+
+
+def ready(site: DurableSite) -> int:
+    return site.vhost.queues["q"].messages_ready
+
+
+def test_full_disk_stops_publishers_and_lets_consumers_drain() -> None:
+    site, client = start()
+    consumer = site.connect()
+    become(site, LogState.FULL)
+    publish_persistent(client, b"4")
+    assert [r.kind for r in client.read()] == [commands.Connection.Blocked]
+    consumer.tell(Basic.Get, queue="q")
+    site.settle_down()
+    become(site, LogState.OPEN)
+    site.settle_down()
+    kinds = [r.kind for r in client.read()]
+    assert sorted(kind.name for kind in kinds) == ["Basic.Ack", "Connection.Unblocked"]
+    [got] = consumer.read()
+    assert got.body == b"1"
+    consumer.tell(Basic.Ack, delivery_tag=got.method.delivery_tag)
+    site.settle_down()
+    assert ready(site.crash()) == 3
+
+
+def test_publish_under_way_when_the_disk_fills_is_confirmed_when_there_is_room() -> None:
+    site, client = start()
+    publish_persistent(client, b"4")
+    become(site, LogState.FULL)
+    site.settle_down()
+    assert [r.kind for r in client.read()] == []
+    assert ready(site.crash()) == 3
+    become(site, LogState.OPEN)
+    site.settle_down()
+    assert [r.kind for r in client.read()] == [Basic.Ack]
+    assert ready(site.crash()) == 4
+
+
+def test_failed_disk_refuses_what_it_did_not_keep() -> None:
+    site, client = start()
+    publish_persistent(client, b"4", b"5")
+    become(site, LogState.FAILED)
+    [refusal] = client.read()
+    assert refusal.kind is Basic.Nack
+    assert (refusal.method.delivery_tag, refusal.method.multiple) == (5, True)
+    # From now on at once; transient messages go on.
+    publish_persistent(client, b"6")
+    assert [r.kind for r in client.read()] == [Basic.Nack]
+    client.tell(Confirm.Select, 2)
+    client.publish(b"7", channel=2)
+    assert [r.kind for r in client.read()] == [Confirm.SelectOk, Basic.Ack]
+    assert ready(site.crash()) == 3
+
+
+def test_who_waits_for_a_disk_that_fails_is_told() -> None:
+    site, client = start()
+    waiting = site.connect()
+    waiting.tell(Queue.Declare, queue="late", durable=True)
+    assert waiting.read() == []
+    become(site, LogState.FAILED)
+    [close] = waiting.read()
+    assert close.kind is commands.Connection.Close
+    assert close.method.reply_code == 541
+    assert "storage has failed: the test said failed" in close.method.reply_text
+    assert client.connection.state is ConnectionState.RUNNING
+    assert "late" not in site.crash().vhost.queues
+
+
+def test_failed_disk_still_serves_what_is_in_memory() -> None:
+    site, client = start()
+    become(site, LogState.FAILED)
+    bodies = []
+    for _ in range(3):
+        client.tell(Basic.Get, 2, queue="q", no_ack=True)
+        [got] = client.read()
+        bodies.append(got.body)
+    assert bodies == [b"1", b"2", b"3"]
+    # Nobody can write down that they are gone.
+    site.broker.close_journal()
+    assert ready(site.crash()) == 3
