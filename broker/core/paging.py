@@ -162,8 +162,9 @@ def _take(queue: Queue, paged: Paged, runs: list[Run], pieces: list[bytes]) -> N
     entries: list[Entry] = []
     for run, piece in zip(runs, pieces, strict=True):
         messages = records.read_put(piece, 0).messages(piece)
-        for number in lasting.stored.unsettled(run):
-            if paged.first <= number < paged.stop:
+        # It may have been stored anew since, in parts.
+        for number in range(max(run.first, paged.first), min(run.stop, paged.stop)):
+            if lasting.stored.find(number) is not None:
                 message = messages[run.skipped + number - run.first]
                 entries.append((number, message, lasting.times_returned(number)))
         paged.first = max(paged.first, min(run.stop, paged.stop))

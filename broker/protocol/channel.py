@@ -219,7 +219,7 @@ class Channel:
         journal = self.connection.broker.journal
         if journal is not None and self.written_to > journal.durable:
             if journal.has_failed:
-                self._decide(self.published, is_durable=False)
+                self._decide_later(self.published, is_durable=False)
             else:
                 decide = partial(self._decide_later, self.published)
                 journal.when_durable(self.written_to, decide)
@@ -227,6 +227,8 @@ class Channel:
             self._decide(self.published)
 
     def _decide_later(self, last: int, is_durable: bool) -> None:  # a callback
+        if not is_durable:
+            self.written_to = 0
         self._decide(last, is_durable=is_durable)
 
     def _decide(self, last: int, *, is_durable: bool = True) -> None:
