@@ -16,7 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from itertools import islice, repeat
+from itertools import islice, repeat, takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from broker.core.consumer import Consumer, ConsumerLine, Line
@@ -209,12 +209,15 @@ class Queue:
             ready.clear()
             self._hand_over(consumer, entries, self.ready_bytes)
             return
+        if ready[-1][NUMBER] > last:
+            reserved = takewhile(lambda entry: entry[NUMBER] <= last, islice(ready, limit))
+            limit = sum(1 for _ in reserved)
         popleft = ready.popleft
         entries = []
         size = 0
-        while ready and len(entries) < limit and size < output_room and ready[0][NUMBER] <= last:
+        while ready and len(entries) < limit and size < output_room:
             entry = popleft()
-            size += entry_size(entry)
+            size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
             entries.append(entry)
         self._hand_over(consumer, entries, size)
 
