@@ -58,6 +58,14 @@ def test_what_is_promised_lasts_in_long_runs(seed: int) -> None:
     play(seed, STEPS)
 
 
+@pytest.mark.parametrize(
+    ("seed", "memory"), [(2066, 0), (2113, 0), (2179, 0), (1091, 9000), (1137, 9000)]
+)
+def test_run_that_is_stored_anew_while_it_is_read(seed: int, memory: int) -> None:
+    limits = {"memory": memory} if memory else {}
+    play(seed, 300, type("Found", (DurableMachine,), {"limits": limits}))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_is_promised_lasts_with_little_memory(seed: int) -> None:
     play(seed, STEPS, type("Small", (DurableMachine,), {"limits": {"memory": 9000}}))
