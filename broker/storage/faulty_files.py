@@ -47,7 +47,7 @@ class FaultyFiles(Files):
     def __init__(self) -> None:
         super().__init__(durable=False)
         self.calls: Counter[str] = Counter()
-        self.space: int | None = None
+        self._space: int | None = None
         self.crashed = False
         self.syncing = threading.Event()
         self._faults: dict[tuple[str, int], int] = {}
@@ -161,15 +161,26 @@ class FaultyFiles(Files):
             self._count("sync_directory", path)
             self._undo_names.clear()
 
+    @property
+    def space(self) -> int | None:
+        """Octets that can still be allocated; None for any number."""
+        return self._space
+
+    @space.setter
+    def space(self, octets: int | None) -> None:
+        # Another thread may be counting.
+        with self._lock:
+            self._space = octets
+
     def allocate(self, descriptor: int, size: int) -> None:
         """Takes room of `space`."""
         with self._lock:
             self._count("allocate")
             octets = size - self.size(descriptor)
-            if self.space is not None:
-                if octets > self.space:
+            if self._space is not None:
+                if octets > self._space:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self.space -= octets
+                self._space -= octets
             self._note(descriptor, size, 0)
             super().allocate(descriptor, size)
 
@@ -193,8 +204,8 @@ class FaultyFiles(Files):
             self._count("unlink", path)
             if not path.exists():
                 return
-            if self.space is not None:
-                self.space += path.stat().st_size
+            if self._space is not None:
+                self._space += path.stat().st_size
             kept = self._keep(path)
             assert kept is not None
             super().unlink(path)
