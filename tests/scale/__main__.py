@@ -109,7 +109,10 @@ def cpu_per_message_us(broker: BrokerProcess, channel: Channel, queue: str, coun
 
 def measure_queues(folder: Path, queues: int, pairs: int, messages: int) -> None:
     """A publish to one queue alone, and to one of many; the two brokers take turns."""
-    brokers = [started_broker(folder), started_broker(folder)]
+    folders = [folder / name for name in ("one", "many")]
+    for place in folders:
+        place.mkdir()
+    brokers = [started_broker(place) for place in folders]
     channels = [connect(broker).channel() for broker in brokers]
     before = settled_kb(brokers[1])
     declare(channels[0], 1)
