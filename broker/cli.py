@@ -32,10 +32,11 @@ def main(args: Sequence[str]) -> int:
     import typer
 
     from broker.server.settings import SettingsError
+    from broker.storage.log import LogError
 
     try:
         status = command_line()(list(args) or ["--help"], "leveret", standalone_mode=False)
-    except (SettingsError, typer.TyperException) as error:
+    except (SettingsError, LogError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         print(f"leveret: {' '.join(text.split())}", file=sys.stderr)
         return USAGE_STATUS
@@ -82,12 +83,8 @@ def check_data(folder: str) -> int:
     from pathlib import Path
 
     from broker.storage.check import check_directory
-    from broker.storage.log import LogError
 
-    try:
-        report = check_directory(Path(folder))
-    except LogError as error:
-        return _failed(error)
+    report = check_directory(Path(folder))
     print("\n".join(report.lines()))
     return 0 if report.ok else 1
 
@@ -99,13 +96,9 @@ def repair_data(folder: str, apply: bool = False) -> int:
     """
     from pathlib import Path
 
-    from broker.storage.log import LogError
     from broker.storage.repair import repair_directory
 
-    try:
-        report = repair_directory(Path(folder), apply=apply)
-    except LogError as error:
-        return _failed(error)
+    report = repair_directory(Path(folder), apply=apply)
     print("\n".join(report.lines()))
     return 1 if report.needed and not apply else 0
 
@@ -118,18 +111,9 @@ def backup_data(folder: str, target: str) -> int:
     from pathlib import Path
 
     from broker.storage.backup import backup_directory
-    from broker.storage.log import LogError
 
-    try:
-        backup_directory(Path(folder), Path(target))
-    except (LogError, OSError) as error:
-        return _failed(error)
+    backup_directory(Path(folder), Path(target))
     return 0
-
-
-def _failed(error: Exception) -> int:
-    print(f"leveret: {error}", file=sys.stderr)
-    return USAGE_STATUS
 
 
 def _serve() -> Callable[..., int]:

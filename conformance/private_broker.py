@@ -44,20 +44,24 @@ class PrivateBroker:
             )
             words = shlex.split(named)
         try:
-            with (self._folder / "output.log").open("wb") as output:
-                self.process = subprocess.Popen(
-                    words,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            self._spawn(words, environment)
             self._wait_until_ready()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def _spawn(self, words: Sequence[str], environment: dict[str, str]) -> None:
+        """Starts the process, in a session of its own, with its output in a file."""
+        with (self._folder / "output.log").open("wb") as output:
+            self.process = subprocess.Popen(
+                words,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def __exit__(
         self,

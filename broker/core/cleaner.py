@@ -127,7 +127,7 @@ class Cleaner:
         journal.batches.drop(stop)
         if journal.has_pending:
 
-            def truncate(is_durable: bool) -> None:  # a callback
+            def truncate(is_durable: bool) -> None:
                 if is_durable:
                     journal.log.truncate(stop)
 

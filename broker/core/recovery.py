@@ -16,7 +16,7 @@ from broker.core.journal import Journal
 from broker.core.lasting import Lasting
 from broker.core.records import Kind
 from broker.core.stored import Run
-from broker.storage.log import Log, Position
+from broker.storage.log import Log, LogDamagedError, Position
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
@@ -42,7 +42,11 @@ class Recovery:
             Kind.COUNTERS: self._read_counters,
         }
         for position, batch in log.replay():
-            self._read_batch(position, batch)
+            try:
+                self._read_batch(position, batch)
+            except ValueError as error:
+                # Whole, but written by a version that knows more kinds of records.
+                raise LogDamagedError(f"batch {position} cannot be understood: {error}") from None
 
     def _read_batch(self, position: Position, batch: bytes) -> None:
         self._position, self._batch = position, batch

@@ -36,7 +36,7 @@ async def start_http(broker: Broker, host: str, port: int, facts: NodeFacts) -> 
         await asyncio.to_thread(_import_connections)
     except (OSError, ImportError) as error:
         raise OSError(f"cannot load the HTTP server: {error}") from None
-    from broker.management.http_connection import HttpState, connections  # noqa: PLC0415
+    from broker.management.http_connection import HttpState, connections  # noqa: PLC0415  # heavy
 
     state = HttpState()
     try:
@@ -51,7 +51,7 @@ async def start_http(broker: Broker, host: str, port: int, facts: NodeFacts) -> 
 
 def _import_connections() -> ModuleType:
     """Imports starlette, uvicorn and prometheus_client: a fifth of a second."""
-    from broker.management import http_connection  # noqa: PLC0415
+    from broker.management import http_connection  # noqa: PLC0415  # heavy
 
     return http_connection
 

@@ -226,7 +226,7 @@ class Channel:
         else:
             self._decide(self.published)
 
-    def _decide_later(self, last: int, is_durable: bool) -> None:  # a callback
+    def _decide_later(self, last: int, is_durable: bool) -> None:
         if not is_durable:
             self.written_to = 0
         self._decide(last, is_durable=is_durable)

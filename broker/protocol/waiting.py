@@ -29,7 +29,7 @@ def wait(
     connection = channel.connection
     connection.is_waiting = True
 
-    def go_on(has_come: bool) -> None:  # a callback
+    def go_on(has_come: bool) -> None:
         connection.is_waiting = False
         if connection.state is not ConnectionState.RUNNING:
             return

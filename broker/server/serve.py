@@ -62,7 +62,7 @@ def tune_allocator() -> None:
     """Lets the C library keep freed memory for the next chunk. Only glibc has this call."""
     if sys.platform != "linux":
         return
-    import ctypes  # noqa: PLC0415
+    import ctypes  # noqa: PLC0415  # takes 10 ms, and elsewhere nobody needs it
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -111,8 +111,8 @@ async def _start_http(server: Server, files_max: int | None) -> HttpServer | Non
     settings = server.settings
     if not settings.http_port:
         return None
-    from broker.management.facts import NodeFacts  # noqa: PLC0415
-    from broker.management.http import start_http  # noqa: PLC0415
+    from broker.management.facts import NodeFacts  # noqa: PLC0415  # only with HTTP
+    from broker.management.http import start_http  # noqa: PLC0415  # the same
 
     facts = NodeFacts(
         node_name=server.broker.identity.cluster_name,

@@ -18,11 +18,11 @@ def backup_directory(path: Path, target: Path) -> int:
     The copy opens as after a crash at some moment since the call began. Returns the octets of
     its segments. Raises LogError.
     """
-    if target.exists() and any(target.iterdir()):
-        raise LogError(f"{target}: not empty")
-    if not (path / FORMAT).exists():
-        raise LogError(f"{path}: no log in it")
     try:
+        if target.exists() and any(target.iterdir()):
+            raise LogError(f"{target}: not empty")
+        if not (path / FORMAT).exists():
+            raise LogError(f"{path}: no log in it")
         return _backup(path, target)
     except OSError as error:
         raise LogError(f"{error.filename or path}: {error.strerror}") from error

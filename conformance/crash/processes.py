@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -54,15 +53,7 @@ class KillableBroker(PrivateBroker):
             words = shlex.split(
                 self._command.format(port=self.address.port, http=other, folder=self._data)
             )
-        with (self._folder / "output.log").open("wb") as output:
-            self.process = subprocess.Popen(
-                words,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._spawn(words, environment)
 
     def start(self) -> float:
         """Starts a process and returns the seconds until it serves; RuntimeError if it does not."""
