@@ -18,7 +18,10 @@ BATCH_MAX = 4096
 
 
 class Sink(Protocol):
-    """Where a consumer's messages go: a channel."""
+    """Where a consumer's messages go: a channel. `prefetch` is how many messages all its consumers
+    together may hold; 0 for any number."""
+
+    prefetch: int
 
     def room(self) -> int:
         """How many more messages this channel may hold unsettled or unsent; 0 if none."""
@@ -104,7 +107,15 @@ class ConsumerLine:
     takes over (RabbitMQ, "Single Active Consumer").
     """
 
-    __slots__ = ("_all", "_left", "_lines", "_priorities", "exclusive_count", "single_active")
+    __slots__ = (
+        "_all",
+        "_left",
+        "_lines",
+        "_priorities",
+        "exclusive_count",
+        "limited_count",
+        "single_active",
+    )
 
     def __init__(self, *, single_active: bool = False) -> None:
         self.single_active = single_active
@@ -113,6 +124,9 @@ class ConsumerLine:
         # Priorities whose line is not empty, negated so that the highest is first.
         self._priorities: list[int] = []
         self.exclusive_count = 0
+        # Consumers on a channel that is limited as a whole: they share its room with others, and
+        # perhaps with those of other queues.
+        self.limited_count = 0
         self._left = 0
 
     def __len__(self) -> int:
@@ -125,6 +139,7 @@ class ConsumerLine:
         """A new consumer joins, at the end of the line of its priority."""
         self._all[consumer] = None
         self.exclusive_count += consumer.exclusive
+        self.limited_count += consumer.sink.prefetch > 0
         self.wake(consumer)
 
     def remove(self, consumer: Consumer) -> None:
@@ -132,6 +147,7 @@ class ConsumerLine:
         if self._all.pop(consumer, False) is False:
             return
         self.exclusive_count -= consumer.exclusive
+        self.limited_count -= consumer.sink.prefetch > 0
         if consumer.is_waiting:
             self._step_out(consumer)
         if self.single_active and self._all:

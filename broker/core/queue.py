@@ -126,6 +126,11 @@ class Queue:
         """Ready and unacknowledged ones."""
         return self.messages_ready + self.unacked_count
 
+    @property
+    def shares_room(self) -> bool:
+        """Whether a consumer is on a channel that is limited as a whole."""
+        return self.consumers.limited_count > 0
+
     def add_consumer(self, consumer: Consumer) -> None:
         """A consumer joins, and gets its first messages at the end of this batch."""
         self.has_had_consumer = True

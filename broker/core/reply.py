@@ -23,6 +23,7 @@ class ReplyChannel:
 
     is_deleted = False
     lasting = None
+    shares_room = False
 
     def __init__(self, sink: ReplySink) -> None:
         self._sink = sink

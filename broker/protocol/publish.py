@@ -129,9 +129,7 @@ def is_special(flags: int, header: bytes) -> bool:
 def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
     """Publishes messages of one resolved route that have no special properties. Either all are
     persistent or none."""
-    broker = channel.connection.broker
-    count = len(messages)
-    _count_received(channel, count)
+    _count_received(channel, len(messages))
     if channel.transaction is not None:
         channel.transaction.publish(route, messages, route.queues)
         return
@@ -139,13 +137,11 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
     if queues is None:
         for message in messages:
             _hand_out(channel, route, message, _queues_of(channel, route, message))
+    elif len(queues) > 1 and _share_room(queues):
+        for message in messages:
+            _hand_out(channel, route, message, queues)
     elif queues:
-        size = size_of(messages)
-        for queue in queues:
-            queue.publish(messages, size)
-        broker.counters.messages_routed += count * len(queues)
-        if messages[0][ORIGIN][PERSISTENT]:
-            _write(channel, queues, messages)
+        _append(channel, queues, messages)
     else:
         _not_routed(channel, route, messages)
 
@@ -198,13 +194,25 @@ def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Que
     if not queues:
         _not_routed(channel, route, [message])
         return
-    messages = [message]
+    _append(channel, queues, [message])
+
+
+def _append(channel: Channel, queues: list[Queue], messages: list[Message]) -> None:
+    broker = channel.connection.broker
+    if broker.touched and _share_room(queues):
+        # As one by one: what came before takes its part of that room first.
+        broker.run_deliveries()
     size = size_of(messages)
     for queue in queues:
         queue.publish(messages, size)
-    channel.connection.broker.counters.messages_routed += len(queues)
-    if message[ORIGIN][PERSISTENT]:
+    broker.counters.messages_routed += len(messages) * len(queues)
+    if messages[0][ORIGIN][PERSISTENT]:
         _write(channel, queues, messages)
+
+
+def _share_room(queues: list[Queue]) -> bool:
+    """Whether consumers of one of these queues share the room of their channel with others."""
+    return any(queue.shares_room for queue in queues)
 
 
 def _write(channel: Channel, queues: list[Queue], messages: list[Message]) -> None:

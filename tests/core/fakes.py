@@ -60,6 +60,7 @@ class Sink:
     """Where consumers of one channel get their messages."""
 
     def __init__(self, room: int = BATCH_MAX, output_room: int = 1 << 20) -> None:
+        self.prefetch = 0
         self.room_left = room
         self.output_left = output_room
         self.got: list[tuple[Consumer, Entry]] = []

@@ -2,7 +2,16 @@
 
 import pytest
 
-from tests.protocol.client import Basic, Channel, Client, Site, is_close, octets_of, publish_octets
+from tests.protocol.client import (
+    Basic,
+    Channel,
+    Client,
+    Queue,
+    Site,
+    is_close,
+    octets_of,
+    publish_octets,
+)
 
 
 @pytest.fixture
@@ -185,3 +194,55 @@ def test_closed_channel_makes_room_for_others(client: Client) -> None:
     client.ask(Channel.Close, 2)
     ack(client, 2, multiple=True)
     assert [item.method.redelivered for item in client.read(1)] == [True, True]
+
+
+def publishes(way: str) -> list[bytes]:
+    """Messages for both queues: by the keys of several, or each for both."""
+    if way == "keys":
+        return [publish_octets(b"%d" % n, key=key) for n, key in enumerate("qrrqq")]
+    if way == "fanout":
+        return [publish_octets(b"%d" % n, exchange="amq.fanout", key="") for n in range(3)]
+    # A headers table with one entry: CC, an array of the long string "r".
+    cc = b"\x02CCA" + (6).to_bytes(4, "big") + b"S" + (1).to_bytes(4, "big") + b"r"
+    table = len(cc).to_bytes(4, "big") + cc
+    return [publish_octets(b"%d" % n, flags=1 << 13, properties=table) for n in range(3)]
+
+
+@pytest.mark.parametrize("way", ["keys", "fanout", "CC"])
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_room_of_a_channel_is_taken_in_the_order_of_the_messages(
+    client: Client, way: str, in_chunks: bool
+) -> None:
+    for queue in ("q", "r"):
+        client.ask(Queue.Bind, queue=queue, exchange="amq.fanout", routing_key="")
+    limit(client, 2, whole_channel=True)
+    client.consume("q", no_ack=True, consumer_tag="free")
+    client.consume("r", consumer_tag="bound")
+    frames = publishes(way)
+    for chunk in frames if in_chunks else [b"".join(frames)]:
+        client.feed(chunk)
+    got = [(item.method.consumer_tag, item.body) for item in client.read()]
+    if way == "keys":
+        assert got == [("free", b"0"), ("bound", b"1"), ("bound", b"2")]
+    else:
+        assert got == [("free", b"0"), ("bound", b"0"), ("free", b"1"), ("bound", b"1")]
+
+
+def test_limit_of_the_channel_that_is_lifted_lets_messages_go_in_runs_again(
+    client: Client,
+) -> None:
+    def shares_room() -> bool:
+        return client.site.vhost.queues["q"].shares_room
+
+    client.consume()
+    for count, shares in ((2, True), (3, True), (0, False), (1, True)):
+        limit(client, count, whole_channel=True)
+        assert shares_room() is shares
+    limit(client, 1)
+    assert not shares_room()
+    limit(client, 2, whole_channel=True)
+    client.consume("q", consumer_tag="second")
+    client.ask(Basic.Cancel, consumer_tag="second")
+    assert shares_room()
+    client.ask(Channel.Close)
+    assert not shares_room()

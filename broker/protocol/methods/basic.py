@@ -27,15 +27,12 @@ def qos(channel: Channel, method: commands.Basic.Qos) -> None:
     (RabbitMQ, "Consumer Prefetch")."""
     if method.prefetch_size:
         raise AMQPError(ReplyCode.NOT_IMPLEMENTED, f"prefetch_size!=0 ({method.prefetch_size})")
-    former = channel.prefetch
     if method.global_:
-        channel.prefetch = method.prefetch_count
+        channel.limit(method.prefetch_count)
     else:
         channel.consumer_prefetch = method.prefetch_count
         # As RabbitMQ: the later limit per consumer lifts the channel's.
-        channel.prefetch = 0
-    if former and (not channel.prefetch or channel.prefetch > former):
-        channel.wake_consumers()
+        channel.limit(0)
     channel.send(commands.Basic.QosOk())
 
 
