@@ -113,6 +113,8 @@ class Connection:
             return
         self.heartbeat.last_received = now
         at = self._complete_frame(octets) if self._rest else 0
+        if self.is_broken:
+            return
         if self.is_blocked or self.wants_turn or self.is_waiting:
             self._rest.add(octets, at, len(octets))
         elif at < len(octets):

@@ -5,7 +5,7 @@ import pytest
 from broker.protocol.connection import FRAME_MAX_BEFORE_TUNE
 from broker.protocol.states import ConnectionState
 from broker.wire.frames import BODY, FRAME_SIZE_FUDGE, METHOD, frame
-from broker.wire.methods import commands
+from broker.wire.methods import Method, commands
 from broker.wire.properties import HEADERS, header_frame
 from broker.wire.table import encode_table
 from tests.protocol.client import (
@@ -130,9 +130,17 @@ def test_nothing_is_kept_after_broken_frames(client: Client, broken: bytes) -> N
     assert client.connection.state is ConnectionState.CLOSING
 
 
-def test_frames_behind_a_broken_one_do_nothing(client: Client) -> None:
+@pytest.mark.parametrize("cut", [0, 3, 7, 8])
+@pytest.mark.parametrize("behind", [Queue.Delete, Connection.Close])
+def test_frames_behind_a_broken_one_do_nothing(
+    client: Client, behind: type[Method], cut: int
+) -> None:
     client.queue()
-    client.feed(b"\x08\x00\x00\x00\x00\x00\x00\x00" + octets_of(Queue.Delete, queue="q"))
+    broken = b"\x08\x00\x00\x00\x00\x00\x00\x00"
+    client.feed(broken[:cut])
+    channel = 1 if behind is Queue.Delete else 0
+    values = {"queue": "q"} if channel else {"reply_code": 200, "reply_text": ""}
+    client.feed(broken[cut:] + octets_of(behind, channel, **values))
     only_close(client)
     assert "q" in client.site.vhost.queues
 
