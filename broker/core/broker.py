@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from broker.core import definitions
 from broker.core.consumer import Consumer
 from broker.core.counters import Counters
+from broker.core.definitions import Definition, vhost_definition
 from broker.core.journal import Journal
 from broker.core.queue import Queue
-from broker.core.records import Kind
 from broker.core.reply import REPLY_TO_NAME, ReplySink
 from broker.core.users import Permission, User, authenticate, hash_password
 from broker.core.vhost import VHost
@@ -120,6 +119,17 @@ class Broker:
         self.run_deliveries()
         self.journal.close()
 
+    def define(self, definition: Definition) -> None:
+        """Something that lasts was declared: writes it, if anything is written at all. What is
+        written already is not written twice."""
+        if self.journal is not None:
+            self.journal.define(definition.key, definition.kind, definition.table)
+
+    def undefine(self, definition: Definition) -> None:
+        """It was deleted; what was never written is no error."""
+        if self.journal is not None:
+            self.journal.undefine(definition.key, definition.deletion, definition.table)
+
     # Virtual hosts and users
 
     def add_vhost(self, name: str) -> VHost:
@@ -127,9 +137,7 @@ class Broker:
         vhost = self.vhosts.get(name)
         if vhost is None:
             vhost = self.vhosts[name] = VHost(self, name)
-            if self.journal is not None:
-                key = definitions.vhost_key(name)
-                self.journal.define(key, Kind.VHOST, definitions.vhost_table(name))
+            self.define(vhost_definition(name))
         return vhost
 
     def add_user(

@@ -7,7 +7,7 @@ for another of the same name. A binding names its queue by id too.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from broker.core.exchange import Destination, Exchange
 from broker.core.queue import Queue
@@ -19,18 +19,37 @@ if TYPE_CHECKING:
     from broker.core.lasting import Lasting
     from broker.core.vhost import VHost
 
-DELETIONS = frozenset({Kind.EXCHANGE_DELETED, Kind.QUEUE_DELETED, Kind.BINDING_DELETED})
+_DELETED = {
+    Kind.EXCHANGE: Kind.EXCHANGE_DELETED,
+    Kind.QUEUE: Kind.QUEUE_DELETED,
+    Kind.BINDING: Kind.BINDING_DELETED,
+}
+DELETIONS = frozenset(_DELETED.values())
 """Records that take a definition away; their table is the same, or the part of it that names it."""
 
 
-def vhost_table(name: str) -> bytes:
+class Definition(NamedTuple):
+    """Something that lasts, as it is written: `table` says all of it, `key` tells it apart."""
+
+    key: Hashable
+    kind: Kind
+    table: bytes
+
+    @property
+    def deletion(self) -> Kind:
+        """The kind of the record that takes it away."""
+        return _DELETED[self.kind]
+
+
+def vhost_definition(name: str) -> Definition:
     """A virtual host."""
-    return encode_table({"name": _text(name)})
+    return _definition(Kind.VHOST, {"name": _text(name)})
 
 
-def exchange_table(exchange: Exchange) -> bytes:
+def exchange_definition(exchange: Exchange) -> Definition:
     """A durable exchange."""
-    return encode_table(
+    return _definition(
+        Kind.EXCHANGE,
         {
             "vhost": _text(exchange.vhost_name),
             "name": _text(exchange.name),
@@ -38,24 +57,27 @@ def exchange_table(exchange: Exchange) -> bytes:
             "auto_delete": Field("bool", exchange.auto_delete),
             "internal": Field("bool", exchange.internal),
             "arguments": Field("table", exchange.arguments),
-        }
+        },
     )
 
 
-def queue_table(queue: Queue) -> bytes:
+def queue_definition(queue: Queue) -> Definition:
     """A durable queue."""
-    return encode_table(
+    return _definition(
+        Kind.QUEUE,
         {
             "id": Field("long", _id_of(queue)),
             "vhost": _text(queue.vhost_name),
             "name": _text(queue.name),
             "auto_delete": Field("bool", queue.auto_delete),
             "arguments": Field("table", queue.arguments),
-        }
+        },
     )
 
 
-def binding_table(source: Exchange, destination: Destination, key: str, arguments: Table) -> bytes:
+def binding_definition(
+    source: Exchange, destination: Destination, key: str, arguments: Table
+) -> Definition:
     """A binding between durable ones."""
     table = {
         "vhost": _text(source.vhost_name),
@@ -67,38 +89,22 @@ def binding_table(source: Exchange, destination: Destination, key: str, argument
         table["queue"] = Field("long", _id_of(destination))
     else:
         table["exchange"] = _text(destination.name)
-    return encode_table(table)
+    return _definition(Kind.BINDING, table)
+
+
+def _definition(kind: Kind, table: Table) -> Definition:
+    return Definition(key_of(kind, table), kind, encode_table(table))
 
 
 def key_of(kind: Kind, table: Mapping[str, Field]) -> Hashable:
     """What tells definitions apart: a later one with the same key replaces it, or deletes it."""
     if kind in (Kind.QUEUE, Kind.QUEUE_DELETED):
-        return queue_key(_number(table, "id"))
+        return "queue", _number(table, "id")
     if kind in (Kind.EXCHANGE, Kind.EXCHANGE_DELETED):
-        return exchange_key(_string(table, "vhost"), _string(table, "name"))
+        return "exchange", _string(table, "vhost"), _string(table, "name")
     if kind in (Kind.BINDING, Kind.BINDING_DELETED):
-        return binding_key(encode_table(table))
-    return vhost_key(_string(table, "name"))
-
-
-def vhost_key(name: str) -> Hashable:
-    """The key of a virtual host."""
-    return "vhost", name
-
-
-def exchange_key(vhost: str, name: str) -> Hashable:
-    """The key of an exchange."""
-    return "exchange", vhost, name
-
-
-def queue_key(queue_id: int) -> Hashable:
-    """The key of a queue."""
-    return "queue", queue_id
-
-
-def binding_key(table: bytes) -> Hashable:
-    """The key of a binding: all of it."""
-    return "binding", table
+        return "binding", encode_table(table)
+    return "vhost", _string(table, "name")
 
 
 def _id_of(queue: Queue) -> int:

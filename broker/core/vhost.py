@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from broker.core import definitions
 from broker.core.arguments import (
     COMPARED_ARGUMENTS,
     WITHOUT_EFFECT,
@@ -13,10 +12,15 @@ from broker.core.arguments import (
     assert_equal,
     check_queue_arguments,
 )
+from broker.core.definitions import (
+    Definition,
+    binding_definition,
+    exchange_definition,
+    queue_definition,
+)
 from broker.core.exchange import Destination, Exchange, binding_arguments, header_values
 from broker.core.lasting import Lasting
 from broker.core.queue import Owner, Queue
-from broker.core.records import Kind
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
 from exchanges import BindingArgumentError
@@ -52,7 +56,7 @@ class VHost:
         # Which exchanges a destination is bound to, and how often: deleting it asks only these.
         self._sources: dict[Destination, dict[Exchange, int]] = {}
         # The bindings that last, as they were written.
-        self._written: dict[tuple[Exchange, Destination], dict[bytes, None]] = {}
+        self._written: dict[tuple[Exchange, Destination], dict[Definition, None]] = {}
 
     # Exchanges
 
@@ -98,10 +102,8 @@ class VHost:
         )
         self.exchanges[name] = exchange
         self.epoch += 1
-        if durable and self.broker.journal is not None:
-            key = definitions.exchange_key(self.name, name)
-            table = definitions.exchange_table(exchange)
-            self.broker.journal.define(key, Kind.EXCHANGE, table)
+        if durable:
+            self.broker.define(exchange_definition(exchange))
         return exchange
 
     def delete_exchange(self, exchange: Exchange, *, if_unused: bool = False) -> None:
@@ -122,10 +124,8 @@ class VHost:
             for destination in {binding.destination for binding in gone.router.bindings()}:
                 self._forget_source(destination, gone)
                 self._erase_bindings(gone, destination)
-            if gone.durable and self.broker.journal is not None:
-                key = definitions.exchange_key(self.name, gone.name)
-                table = definitions.exchange_table(gone)
-                self.broker.journal.undefine(key, Kind.EXCHANGE_DELETED, table)
+            if gone.durable:
+                self.broker.undefine(exchange_definition(gone))
             leaving += self._unbind_everywhere(gone)
 
     # Queues
@@ -195,8 +195,7 @@ class VHost:
         lasting = Lasting(journal, self.broker.next_queue_id)
         self.broker.next_queue_id += 1
         queue.restore(lasting)
-        key = definitions.queue_key(lasting.id)
-        journal.define(key, Kind.QUEUE, definitions.queue_table(queue))
+        self.broker.define(queue_definition(queue))
 
     def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Deletes a queue with its bindings and returns how many ready messages went with it.
@@ -217,9 +216,7 @@ class VHost:
         count = queue.messages_ready
         queue.close()
         if queue.lasting is not None:
-            key = definitions.queue_key(queue.lasting.id)
-            table = definitions.queue_table(queue)
-            queue.lasting.journal.undefine(key, Kind.QUEUE_DELETED, table)
+            self.broker.undefine(queue_definition(queue))
         self.broker.counters.queues_deleted += 1
         return count
 
@@ -238,11 +235,10 @@ class VHost:
             sources = self._sources.setdefault(destination, {})
             sources[source] = sources.get(source, 0) + 1
             self.epoch += 1
-            journal = self.broker.journal
-            if journal is not None and source.durable and destination.durable:
-                table = definitions.binding_table(source, destination, key, arguments)
-                self._written.setdefault((source, destination), {})[table] = None
-                journal.define(definitions.binding_key(table), Kind.BINDING, table)
+            if self.broker.lasts and source.durable and destination.durable:
+                binding = binding_definition(source, destination, key, arguments)
+                self._written.setdefault((source, destination), {})[binding] = None
+                self.broker.define(binding)
 
     def unbind(
         self,
@@ -266,11 +262,11 @@ class VHost:
         if not source.router.unbind(key, destination, binding_arguments(arguments)):
             return
         self.epoch += 1
-        if (source, destination) in self._written:
-            self._erase_binding(
-                definitions.binding_table(source, destination, key, arguments),
-                self._written[source, destination],
-            )
+        written = self._written.get((source, destination))
+        if written is not None:
+            erased = binding_definition(source, destination, key, arguments)
+            written.pop(erased, None)
+            self.broker.undefine(erased)
         sources = self._sources[destination]
         sources[source] -= 1
         if not sources[source]:
@@ -296,15 +292,8 @@ class VHost:
 
     def _erase_bindings(self, source: Exchange, destination: Destination) -> None:
         """No binding between these lasts any more."""
-        tables = self._written.pop((source, destination), {})
-        for table in list(tables):
-            self._erase_binding(table, tables)
-
-    def _erase_binding(self, table: bytes, tables: dict[bytes, None]) -> None:
-        assert self.broker.journal is not None
-        tables.pop(table, None)
-        key = definitions.binding_key(table)
-        self.broker.journal.undefine(key, Kind.BINDING_DELETED, table)
+        for erased in self._written.pop((source, destination), {}):
+            self.broker.undefine(erased)
 
     # Routing
 
