@@ -103,7 +103,10 @@ def key_of(kind: Kind, table: Mapping[str, Field]) -> Hashable:
     if kind in (Kind.EXCHANGE, Kind.EXCHANGE_DELETED):
         return "exchange", _string(table, "vhost"), _string(table, "name")
     if kind in (Kind.BINDING, Kind.BINDING_DELETED):
-        return "binding", encode_table(table)
+        # A binding is the same in whatever order its arguments come.
+        arguments = cast(Table, table["arguments"].value)
+        in_order = Field("table", dict(sorted(arguments.items())))
+        return "binding", encode_table({**table, "arguments": in_order})
     return "vhost", _string(table, "name")
 
 

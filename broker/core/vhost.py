@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from broker.core.arguments import (
@@ -55,8 +55,8 @@ class VHost:
             )
         # Which exchanges a destination is bound to, and how often: deleting it asks only these.
         self._sources: dict[Destination, dict[Exchange, int]] = {}
-        # The bindings that last, as they were written.
-        self._written: dict[tuple[Exchange, Destination], dict[Definition, None]] = {}
+        # The bindings that last, as they were written, by key.
+        self._written: dict[tuple[Exchange, Destination], dict[Hashable, Definition]] = {}
 
     # Exchanges
 
@@ -237,7 +237,7 @@ class VHost:
             self.epoch += 1
             if self.broker.lasts and source.durable and destination.durable:
                 binding = binding_definition(source, destination, key, arguments)
-                self._written.setdefault((source, destination), {})[binding] = None
+                self._written.setdefault((source, destination), {})[binding.key] = binding
                 self.broker.define(binding)
 
     def unbind(
@@ -265,7 +265,7 @@ class VHost:
         written = self._written.get((source, destination))
         if written is not None:
             erased = binding_definition(source, destination, key, arguments)
-            written.pop(erased, None)
+            written.pop(erased.key, None)
             self.broker.undefine(erased)
         sources = self._sources[destination]
         sources[source] -= 1
@@ -292,7 +292,7 @@ class VHost:
 
     def _erase_bindings(self, source: Exchange, destination: Destination) -> None:
         """No binding between these lasts any more."""
-        for erased in self._written.pop((source, destination), {}):
+        for erased in self._written.pop((source, destination), {}).values():
             self.broker.undefine(erased)
 
     # Routing
