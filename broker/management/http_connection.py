@@ -52,6 +52,7 @@ class HttpConnection(H11Protocol):
         self.access_log = False
         self._deadline: asyncio.TimerHandle | None = None
 
+    # asyncio declares a transport of any kind; uvicorn's class, and so this one, wants a stream's.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; asyncio calls it."""
         super().connection_made(transport)

@@ -14,7 +14,7 @@ from pamqp import base, commands
 
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.frames import METHOD, frame
-from broker.wire.table import TableError, decode_table, encode_table
+from broker.wire.table import Table, TableError, decode_table, encode_table
 from exchanges.erlang import erlang_term
 
 __all__ = [
@@ -170,7 +170,7 @@ def _encode_argument(kind: str, value: object) -> bytes:
         raw = value.encode() if isinstance(value, str) else cast(bytes, value)
         return len(raw).to_bytes(4, "big") + raw
     if kind == "table":
-        return encode_table(cast("dict[str, object]", value or {}))  # type: ignore[arg-type]
+        return encode_table(cast(Table, value or {}))
     return _STRUCTS[kind].pack(value)
 
 
