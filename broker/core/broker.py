@@ -11,7 +11,7 @@ from typing import Protocol
 
 from broker.core.consumer import Consumer
 from broker.core.counters import Counters
-from broker.core.definitions import Definition, vhost_definition
+from broker.core.definitions import Definition, user_definition, vhost_definition
 from broker.core.journal import Journal
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplySink
@@ -157,7 +157,11 @@ class Broker:
             dict(permissions or {}),
             loopback_only,
         )
+        known = self.users.get(name)
+        if known is not None:
+            self.undefine(user_definition(known))
         self.users[name] = user
+        self.define(user_definition(user))
         self.permission_epoch += 1
         return user
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from broker.core.exchange import Destination, Exchange
 from broker.core.queue import Queue
 from broker.core.records import Kind
+from broker.core.users import Permission, User
 from broker.wire.table import Field, Table, encode_table
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _DELETED = {
     Kind.EXCHANGE: Kind.EXCHANGE_DELETED,
     Kind.QUEUE: Kind.QUEUE_DELETED,
     Kind.BINDING: Kind.BINDING_DELETED,
+    Kind.USER: Kind.USER_DELETED,
 }
 DELETIONS = frozenset(_DELETED.values())
 """Records that take a definition away; their table is the same, or the part of it that names it."""
@@ -44,6 +46,35 @@ class Definition(NamedTuple):
 def vhost_definition(name: str) -> Definition:
     """A virtual host."""
     return _definition(Kind.VHOST, {"name": _text(name)})
+
+
+def user_definition(user: User) -> Definition:
+    """A user, with the salted hash of the password."""
+    hashed = user.password_hash
+    return _definition(
+        Kind.USER,
+        {
+            "name": _text(user.name),
+            "password_hash": Field("void", None) if hashed is None else Field("binary", hashed),
+            "tags": Field("array", [_text(tag) for tag in sorted(user.tags)]),
+            "permissions": Field(
+                "array",
+                [
+                    Field(
+                        "table",
+                        {
+                            "vhost": _text(vhost),
+                            "configure": _text(permission.configure),
+                            "write": _text(permission.write),
+                            "read": _text(permission.read),
+                        },
+                    )
+                    for vhost, permission in user.permissions.items()
+                ],
+            ),
+            "loopback_only": Field("bool", user.loopback_only),
+        },
+    )
 
 
 def exchange_definition(exchange: Exchange) -> Definition:
@@ -107,6 +138,8 @@ def key_of(kind: Kind, table: Mapping[str, Field]) -> Hashable:
         arguments = cast(Table, table["arguments"].value)
         in_order = Field("table", dict(sorted(arguments.items())))
         return "binding", encode_table({**table, "arguments": in_order})
+    if kind in (Kind.USER, Kind.USER_DELETED):
+        return "user", _string(table, "name")
     return "vhost", _string(table, "name")
 
 
@@ -126,6 +159,9 @@ def make_all(
         by_kind.setdefault(kind, []).append(table)
     for table in by_kind.get(Kind.VHOST, []):
         broker.add_vhost(_string(table, "name"))
+    for table in by_kind.get(Kind.USER, []):
+        user = _make_user(table)
+        broker.users[user.name] = user
     for table in by_kind.get(Kind.EXCHANGE, []):
         _make_exchange(broker.add_vhost(_string(table, "vhost")), table)
     queues = {}
@@ -136,6 +172,22 @@ def make_all(
     for table in by_kind.get(Kind.BINDING, []):
         _make_binding(broker.add_vhost(_string(table, "vhost")), table, queues)
     return queues
+
+
+def _make_user(table: Table) -> User:
+    permissions = {}
+    for item in cast(list[Field], table["permissions"].value):
+        allowed = cast(Table, item.value)
+        permissions[_string(allowed, "vhost")] = Permission(
+            _string(allowed, "configure"), _string(allowed, "write"), _string(allowed, "read")
+        )
+    return User(
+        _string(table, "name"),
+        cast("bytes | None", table["password_hash"].value),
+        frozenset(cast(str, tag.value) for tag in cast(list[Field], table["tags"].value)),
+        permissions,
+        table["loopback_only"].value is True,
+    )
 
 
 def _make_exchange(vhost: VHost, table: Table) -> None:

@@ -48,6 +48,8 @@ class Kind(enum.IntEnum):
     QUEUE_DELETED = 21
     BINDING = 22
     BINDING_DELETED = 23
+    USER = 24
+    USER_DELETED = 25
 
 
 class RecordError(ValueError):

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from broker import __version__
 from broker.core.broker import Broker, Identity, Limits
 from broker.core.recovery import recover
-from broker.core.users import Permission
 from broker.errors import ReplyCode
 from broker.protocol.connection import Connection
 from broker.protocol.states import HANDSHAKE
 from broker.server.client_socket import ClientSocket
+from broker.server.default_user import make_default_user
 from broker.server.notes import log_note
 from broker.server.settings import Settings, memory_limit_bytes, size_bytes
 from broker.storage.log import Caller, LogError
@@ -248,14 +248,7 @@ def make_broker(settings: Settings, call: Caller) -> Broker:
     broker = Broker(secrets.token_bytes, limits=limits, identity=identity, note=log_note)
     if not settings.transient:
         _recover(broker, settings, call)
-    broker.add_vhost(settings.default_vhost)
-    broker.add_user(
-        settings.default_user,
-        settings.default_pass.get_secret_value().encode(),
-        tags=frozenset({"administrator"}),
-        permissions={settings.default_vhost: Permission()},
-        loopback_only=settings.default_user == "guest",
-    )
+    make_default_user(broker, settings)
     return broker
 
 

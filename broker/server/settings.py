@@ -128,20 +128,20 @@ class Settings(BaseSettings):
     )
     default_user: Name = Field(
         "guest",
-        description="User that exists from the start. `guest` may connect from loopback alone, "
-        "a user of any other name from anywhere.",
+        description="User that is made when the data directory has none, at its first start. "
+        "`guest` may connect from loopback alone, a user of any other name from anywhere.",
         json_schema_extra={"allowed": _NAME},
     )
     default_pass: SecretStr = Field(
         SecretStr("guest"),
         min_length=1,
-        description="Password of the default user. Flags can be seen by other users of the "
-        "machine: prefer the environment or the file.",
+        description="Password of the default user, when it is made. Flags can be seen by other "
+        "users of the machine: prefer the environment or the file.",
         json_schema_extra={"allowed": "1 character or more"},
     )
     default_vhost: Name = Field(
         "/",
-        description="Virtual host that exists from the start, open to the default user.",
+        description="Virtual host that is made with the default user, and open to it.",
         json_schema_extra={"allowed": _NAME},
     )
     config: Path | None = Field(

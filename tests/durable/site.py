@@ -38,9 +38,10 @@ class DurableSite(Site):
         self.outbox: list[Connection] = []
         self.clients: list[Client] = []
         self.broker = Broker(self._random_bytes, limits=Limits(**limits), note=self._note)
+        # Before there is a log: who it is that clients log in as, is not written.
+        self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
         recover(self.broker, self.log)
         self.vhost = self.broker.add_vhost("/")
-        self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
         self.journal.on_progress = self._progress
         self.log.on_state = self._log_has_changed
 
