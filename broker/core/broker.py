@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from broker.core.consumer import Consumer
 from broker.core.counters import Counters
 from broker.core.definitions import Definition, user_definition, vhost_definition
 from broker.core.journal import Journal
+from broker.core.paging import Pager
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplySink
 from broker.core.users import Permission, User, authenticate, hash_password
@@ -88,13 +88,15 @@ class Broker:
         # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
         self.reply_sinks: dict[str, ReplySink] = {}
         self.memory_used = 0
-        # Octets above which queues that last keep only their first messages in memory.
-        self.paging_mark = self.limits.memory // 2 or sys.maxsize
+        self.pager = Pager(self)
         # Messages queued, delivered, settled and returned so far: what a turn is measured by.
         self.work = 0
         self.is_memory_short = False
         # There is little room on the disk; who watches it, sets this.
         self.is_disk_short = False
+        # Virtual hosts where publishes on channels in confirm mode are refused (basic.nack) while
+        # others have to wait.
+        self.nack_on_alarm: frozenset[str] = frozenset()
         # Somebody publishes to a queue whose consumers do not keep up; who reads it, clears it.
         self.is_behind = False
         # Connections that wait at a publish until there is memory again.
@@ -103,6 +105,8 @@ class Broker:
         self.connections: dict[Client, None] = {}
         # Where what must last is written; None if nothing does.
         self.journal: Journal | None = None
+        # This one, and that of what is only paged out, if there are any.
+        self.journals: list[Journal] = []
         self.next_queue_id = 1
         # Changes when permissions do; routes that were checked before count no more.
         self.permission_epoch = 0
@@ -111,6 +115,12 @@ class Broker:
     def lasts(self) -> bool:
         """Whether anything is kept beyond the end of the broker."""
         return self.journal is not None
+
+    def write(self) -> None:
+        """Ends a turn: pages out what memory is short for, and hands on what is to be written."""
+        self.pager.run()
+        for journal in self.journals:
+            journal.flush()
 
     def close_journal(self) -> None:
         """Writes all that must last, exactly as it is, and lets the log go. Blocks."""
@@ -257,24 +267,30 @@ class Broker:
 
     def has_alarm(self) -> bool:
         """Whether publishers must wait."""
-        return self.check_memory() or self.is_disk_short or self._is_log_full()
+        return self.is_disk_short or self.check_memory() or self._is_log_full()
 
     def _is_log_full(self) -> bool:
-        return self.journal is not None and self.journal.log.state is LogState.FULL
+        for journal in self.journals:  # noqa: SIM110  # any() takes twice as long, for each publish
+            if journal.log.state is LogState.FULL:
+                return True
+        return False
 
     def check_memory(self) -> bool:
         """Whether publishers must wait, by what is held now. It turns on above the limit and off
         below 95 % of it. What waits for the disk counts too, if it is much."""
         limit = self.limits.memory
-        if self.journal is not None and self.journal.is_behind:
-            return True
+        used = self.memory_used
+        for journal in self.journals:
+            if journal.is_behind:
+                return True
+            used += journal.index_bytes
         if not limit:
             return False
         if self.is_memory_short:
-            if self.memory_used < limit * MEMORY_LOW_SHARE:
+            if used < limit * MEMORY_LOW_SHARE:
                 self.is_memory_short = False
-                self.note("memory_free", {"used": self.memory_used})
-        elif self.memory_used > limit:
+                self.note("memory_free", {"used": used})
+        elif used > limit:
             self.is_memory_short = True
-            self.note("memory_short", {"used": self.memory_used, "limit": limit})
+            self.note("memory_short", {"used": used, "limit": limit})
         return self.is_memory_short

@@ -17,7 +17,6 @@ from broker.core import records
 from broker.core.batches import Batches
 from broker.core.cleaner import Cleaner
 from broker.core.message import Message
-from broker.core.paging import Pager
 from broker.core.records import HEAD, Kind
 from broker.core.stored import Run
 from broker.storage.log import Log, LogState, Position
@@ -41,6 +40,8 @@ class Journal:
         self.durable: Position = log.next - 1
         # Octets that are not durable yet.
         self.waiting_bytes = 0
+        # Octets of memory that the indexes of what is stored take.
+        self.index_bytes = 0
         # Each definition's record, and the batch it was written to last, in that order.
         self.definitions: dict[Hashable, tuple[bytes, Position]] = {}
         # The last batch in which something was defined or deleted.
@@ -50,7 +51,6 @@ class Journal:
         self._settled: dict[Lasting, list[int]] = {}
         self._delivered: dict[int, int] = {}
         self._callbacks: dict[Position, list[Callable[[bool], None]]] = {}
-        self.pager = Pager(self)
         self.cleaner = Cleaner(self)
         # The queues that write here, by id.
         self.queues: dict[int, Lasting] = {}
@@ -116,6 +116,11 @@ class Journal:
             numbers_so_far = self._settled[queue] = []
         numbers_so_far += numbers
 
+    def settle_range(self, queue: Lasting, first: int, count: int) -> None:
+        """The same for all messages with these numbers, as far as there are any."""
+        if not self.has_failed:
+            self._settle_ranges(queue, [first], [count])
+
     def mark_delivered(self, queue: Lasting) -> None:
         """Everything up to `queue.reserved_to` may be handed to somebody."""
         self._delivered[queue.id] = queue.reserved_to
@@ -170,6 +175,10 @@ class Journal:
         if states:
             self._add([records.counters(states)])
 
+    def grow_index(self, octets: int) -> None:
+        """An index of what is stored takes so much more memory, or less."""
+        self.index_bytes += octets
+
     def _add(self, pieces: list[bytes]) -> int:
         size = sum(map(len, pieces))
         if self.has_failed:
@@ -200,13 +209,15 @@ class Journal:
         if self._settled:
             settled, self._settled = self._settled, {}
             for queue, numbers in settled.items():
-                firsts, counts = records.ranges(sorted(numbers))
-                self._add([records.settled(queue.id, firsts, counts)])
-                for first, count in zip(firsts, counts, strict=True):
-                    queue.stored.settle(first, count)
+                self._settle_ranges(queue, *records.ranges(sorted(numbers)))
         if self._delivered:
             self._add([records.delivered(self._delivered)])
             self._delivered = {}
+
+    def _settle_ranges(self, queue: Lasting, firsts: list[int], counts: list[int]) -> None:
+        self._add([records.settled(queue.id, firsts, counts)])
+        for first, count in zip(firsts, counts, strict=True):
+            queue.stored.settle(first, count)
 
     def _when_durable(self, position: Position) -> None:
         self.durable = position

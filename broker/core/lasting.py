@@ -39,7 +39,7 @@ class Lasting:
     def __init__(self, journal: Journal, queue_id: int) -> None:
         self.journal = journal
         self.id = queue_id
-        self.stored = StoredRuns(journal.batches.free)
+        self.stored = StoredRuns(journal.batches.free, journal.grow_index)
         # The number behind the last one that was stored.
         self.next_number = 1
         self.delivered_to = 0
@@ -86,16 +86,18 @@ class Lasting:
 
     def settled(self, entries: list[Entry]) -> None:
         """Messages have left the queue for good."""
-        self.settled_numbers([entry[NUMBER] for entry in entries])
-
-    def settled_numbers(self, numbers: list[int]) -> None:
-        """The same, by number."""
         if not self.stored:
             return
+        numbers = [entry[NUMBER] for entry in entries]
         self.journal.settle(self, numbers)
         if self.returns:
             for number in numbers:
                 self.returns.pop(number, None)
+
+    def settled_range(self, first: int, stop: int) -> None:
+        """Messages `first` to `stop - 1` have left the queue for good, as far as there are any."""
+        self.journal.settle_range(self, first, stop - first)
+        self.returns = {n: times for n, times in self.returns.items() if not first <= n < stop}
 
     def returned(self, entries: list[Entry]) -> None:
         """Messages came back."""

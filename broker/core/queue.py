@@ -1,13 +1,13 @@
 """A queue: messages in order, consumers in turn.
 
-Theory of operation. Messages get numbers as they come; `_ready` holds them by number, `_returned`
+Theory of operation. Messages get numbers as they come; `ready` holds them by number, `returned`
 those that were delivered before and came back. What comes back was taken from the front, so its
-number is lower than any in `_ready`: the returned ones go first, by number, and each is back at its
+number is lower than any in `ready`: the returned ones go first, by number, and each is back at its
 old place. Publishing and settling only `touch` the queue; `deliver` then runs once for a
 whole batch (`Broker.run_deliveries`), which nobody can tell from one at a time.
 
 What must last is told to the journal as it happens; `stored` knows where it is in the log. When
-memory is short, ready messages are kept in the log alone (`Paged`) and read again in time.
+memory is short, ready messages are kept in a log alone (`Paged`) and read again in time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from broker.core.message import (
     Message,
     entry_size,
 )
-from broker.core.paging import HEAD_BYTES, Paged, take_head
+from broker.core.paging import Paged, fetch
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ class Queue:
 
     __slots__ = (
         "_is_touched",
-        "_ready",
-        "_returned",
         "arguments",
         "auto_delete",
         "broker",
@@ -65,8 +63,11 @@ class Queue:
         "next_number",
         "owner",
         "paged",
+        "ready",
         "ready_bytes",
         "reserved_to",
+        "returned",
+        "scratch",
         "unacked_bytes",
         "unacked_count",
         "vhost_name",
@@ -100,20 +101,22 @@ class Queue:
         self.unacked_count = 0
         self.unacked_bytes = 0
         self.next_number = 1
-        self._ready: deque[Entry] = deque()
-        self._returned: list[Entry] = []
+        self.ready: deque[Entry] = deque()
+        self.returned: list[Entry] = []
         self._is_touched = False
         # The durable side; None for a queue that ends with the broker.
         self.lasting: Lasting | None = None
         # The highest number that may be handed out: the log knows that it may have been.
         self.reserved_to = sys.maxsize
-        # Ready messages behind `_ready` that are in the log alone.
+        # Ready messages behind `ready` that are in a log alone, and those behind them.
         self.paged: Paged | None = None
+        # Where they are, as far as they do not last; None until there are any.
+        self.scratch: Lasting | None = None
 
     @property
     def messages_ready(self) -> int:
         """Messages that wait for a consumer."""
-        count = len(self._ready) + len(self._returned)
+        count = len(self.ready) + len(self.returned)
         return count + len(self.paged) if self.paged is not None else count
 
     @property
@@ -166,16 +169,16 @@ class Queue:
         self.next_number = number + count
         entries = zip(range(number, number + count), messages, repeat(0))
         if self.paged is None:
-            self._ready.extend(entries)
+            self.ready.extend(entries)
             self.ready_bytes += size
         else:
-            self.paged.add_tail(entries, size)
+            self.paged.add(entries, size)
         self.broker.memory_used += size
         self.broker.work += count
         if self.ready_bytes > PACE_FROM and self.consumers:
             self.broker.is_behind = True
-        if self.broker.memory_used > self.broker.paging_mark and self.lasting is not None:
-            self.page_out()
+        if self.broker.memory_used > self.broker.pager.mark:
+            self.broker.pager.want(self)
         if not self._is_touched:
             self._is_touched = True
             self.broker.touched.append(self)
@@ -184,31 +187,31 @@ class Queue:
         """Gives ready messages to consumers, in order and in turn, while both are there."""
         self._is_touched = False
         consumers = self.consumers
-        while self._returned or (self._ready and self._ready[0][NUMBER] <= self.reserved_to):
+        while self.returned or (self.ready and self.ready[0][NUMBER] <= self.reserved_to):
             turn = consumers.line()
             if turn is None:
                 return
             line, first, room = turn
             if len(line) == 1:
                 self._give(first, room)
-            elif self._returned or not self._give_in_turn(line):
+            elif self.returned or not self._give_in_turn(line):
                 self._give(first, 1)
                 if first.is_waiting:
                     line.move_to_end(first)
-        if self._ready and self.lasting is not None and len(consumers):
-            self.lasting.reserve(self._ready[0][NUMBER])
-        if self.paged is not None and self.ready_bytes < HEAD_BYTES:
-            self.paged.lasting.journal.pager.fetch(self)
+        if self.ready and self.lasting is not None and len(consumers):
+            self.lasting.reserve(self.ready[0][NUMBER])
+        if self.paged is not None and len(consumers):
+            self.read_ahead()
 
     def _give(self, consumer: Consumer, limit: int) -> None:
         """Up to `limit` messages from the front to one consumer, as its output has room."""
         output_room = consumer.sink.output_room()
-        if self._returned:
-            entry = heappop(self._returned)
+        if self.returned:
+            entry = heappop(self.returned)
             self.broker.counters.messages_redelivered += 1
             self._hand_over(consumer, [entry], entry_size(entry))
             return
-        ready, last = self._ready, self.reserved_to
+        ready, last = self.ready, self.reserved_to
         if limit >= len(ready) and self.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
             entries = list(ready)
             ready.clear()
@@ -230,7 +233,7 @@ class Queue:
         """Deals whole rounds at once, one message to each in a round, as many as everybody in the
         line has room for. False if nothing was dealt, since somebody could tell the difference:
         rounds are dealt at once only if each consumer is on a channel of its own."""
-        ready = self._ready
+        ready = self.ready
         count = len(line)
         rounds = len(ready) // count
         for consumer in line:
@@ -277,9 +280,11 @@ class Queue:
     def get(self, *, no_ack: bool) -> Entry | None:
         """Takes the first ready message for basic.get; None if none can be handed out now
         (`when_ready`)."""
-        if not self._returned and (not self._ready or self._ready[0][NUMBER] > self.reserved_to):
+        if not self.returned and not self.ready and self.paged is not None:
+            fetch(self, may_wait=False)
+        if not self.returned and (not self.ready or self.ready[0][NUMBER] > self.reserved_to):
             return None
-        entry = heappop(self._returned) if self._returned else self._ready.popleft()
+        entry = heappop(self.returned) if self.returned else self.ready.popleft()
         size = entry_size(entry)
         if self.lasting is not None:
             self.lasting.handed_out([entry], is_settled=no_ack)
@@ -303,13 +308,15 @@ class Queue:
         self.broker.work += count
         if self.lasting is not None:
             self.lasting.settled(entries)
+        if self.paged is not None:
+            self.touch()
 
     def requeue(self, entries: list[Entry]) -> None:
         """These deliveries go back to their old places, marked as redelivered."""
         if self.is_deleted:
             return
         for entry in entries:
-            heappush(self._returned, (entry[NUMBER], entry[MESSAGE], entry[RETURNS] + 1))
+            heappush(self.returned, (entry[NUMBER], entry[MESSAGE], entry[RETURNS] + 1))
         size = sum(map(entry_size, entries))
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size
@@ -321,15 +328,22 @@ class Queue:
 
     def purge(self) -> int:
         """Drops what is ready and returns how many that were; unacknowledged ones stay."""
+        lasting, paged = self.lasting, self.paged
+        if lasting is not None:
+            lasting.settled([*self.returned, *self.ready])
+            if paged is not None:
+                lasting.settled_range(paged.first, self.next_number)
+        if self.scratch is not None:
+            self.scratch.stored.clear()
+        return self._drop_ready()
+
+    def _drop_ready(self) -> int:
         count = self.messages_ready
-        if self.lasting is not None:
-            self.lasting.settled([*self._returned, *self._ready])
         if self.paged is not None:
             self.broker.memory_used -= self.paged.tail_bytes
-            self.paged.settle_all()
             self.paged = None
-        self._ready.clear()
-        self._returned.clear()
+        self.ready.clear()
+        self.returned.clear()
         self.broker.memory_used -= self.ready_bytes
         self.ready_bytes = 0
         return count
@@ -337,10 +351,11 @@ class Queue:
     def close(self) -> None:
         """The queue is deleted: it lets go of its messages and its consumers, who are told at the
         end of this step."""
-        self.purge()
+        self._drop_ready()
         self.is_deleted = True
-        if self.lasting is not None:
-            self.lasting.journal.forget(self.lasting)
+        for store in (self.lasting, self.scratch):
+            if store is not None:
+                store.journal.forget(store)
         self.broker.memory_used -= self.unacked_bytes
         self.unacked_bytes = self.unacked_count = 0
         for consumer in self.consumers:
@@ -353,7 +368,7 @@ class Queue:
         lasting.connect(self._reserve_to)
         self.next_number = lasting.next_number
         if lasting.stored:
-            self.paged = Paged(lasting, 0, self.next_number, lasting.stored.count)
+            self.paged = Paged(self, 0, self.next_number, lasting.stored.count)
 
     def _reserve_to(self, number: int) -> None:
         self.reserved_to = number
@@ -361,44 +376,14 @@ class Queue:
 
     def when_ready(self, callback: Callable[[bool], None]) -> None:
         """Calls back when the first ready message can be handed out, or cannot be read."""
-        if self._ready:
+        if self.ready:
             assert self.lasting is not None
-            self.lasting.reserve(self._ready[0][NUMBER])
+            self.lasting.reserve(self.ready[0][NUMBER])
             self.lasting.journal.when_durable(self.lasting.reserved_at, callback)
         elif self.paged is not None:
             self.paged.waiting.append(callback)
-            self.paged.lasting.journal.pager.fetch(self)
 
-    def page_out(self) -> None:
-        """Memory is short: ready messages behind the first ones stay in the log alone, as far as
-        they are durable there."""
-        lasting = self.lasting
-        if lasting is None or not lasting.stored:
-            return
-        if self.paged is None:
-            if self.ready_bytes <= 2 * HEAD_BYTES or not self._ready:
-                return
-            first = self._ready[0][NUMBER]
-            stop = lasting.stored.durable_stop(first, self.next_number, lasting.journal.durable)
-            if (stop - first) * self.ready_bytes // len(self._ready) <= 2 * HEAD_BYTES:
-                return
-            self.paged = Paged(lasting, first, first, 0)
-            head, head_bytes = take_head(self._ready, HEAD_BYTES)
-            self.paged.add_tail(self._ready, self.ready_bytes - head_bytes)
-            self._ready, self.ready_bytes = head, head_bytes
-        self.broker.memory_used -= self.paged.page_out(self.next_number)
-        if not self.paged.count:
-            self.page_in([], 0)
-
-    def page_in(self, entries: list[Entry], size: int) -> None:
-        """Ready messages were read again, the next ones behind those in memory."""
-        paged = self.paged
-        assert paged is not None
-        self._ready.extend(entries)
-        self.ready_bytes += size
-        self.broker.memory_used += size
-        if not paged.count:
-            self._ready.extend(paged.tail)
-            self.ready_bytes += paged.tail_bytes
-            self.paged = None
-        self.touch()
+    def read_ahead(self) -> None:
+        """The next messages are read before those in memory have all gone."""
+        if self.ready_bytes < self.broker.pager.head_bytes:
+            fetch(self)

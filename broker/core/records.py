@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from broker.core.message import Message, Origin, make_origin
+from broker.core.message import PERSISTENT, Message, Origin, make_origin
 from broker.wire.table import Table, decode_table
 
 HEAD = struct.Struct("<BI")
@@ -31,6 +31,8 @@ _ORIGIN = struct.Struct("<H")
 _RUN = struct.Struct("<QI")
 _SETTLED = struct.Struct("<QI")
 _COUNT = struct.Struct("<I")
+_TRANSIENT = 1 << 63
+"""Beside the framing: these messages do not last, as those that are only paged out."""
 
 
 class Kind(enum.IntEnum):
@@ -90,7 +92,7 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
             *[_TARGET.pack(queue_id, first) for queue_id, first in targets],
             _ORIGIN.pack(len(names)),
             names,
-            _RUN.pack(framing, len(messages)),
+            _RUN.pack(framing if origin[PERSISTENT] else framing | _TRANSIENT, len(messages)),
             sizes,
             headers,
         ]
@@ -107,9 +109,11 @@ def read_put(batch: bytes, at: int) -> Put:
     at += count * _TARGET.size
     (size,) = _ORIGIN.unpack_from(batch, at)
     at += _ORIGIN.size
-    origin = _origin(batch[at : at + size])
+    names = batch[at : at + size]
     at += size
     framing, count = _RUN.unpack_from(batch, at)
+    origin = _origin(names, persistent=not framing & _TRANSIENT)
+    framing &= _TRANSIENT - 1
     at += _RUN.size
     sizes = read_column("I", batch, at, count)
     at += 4 * count
@@ -117,13 +121,13 @@ def read_put(batch: bytes, at: int) -> Put:
     return Put(targets, origin, framing, sizes, headers, at + 4 * count)
 
 
-def _origin(names: bytes) -> Origin:
+def _origin(names: bytes, *, persistent: bool) -> Origin:
     size = names[0]
     exchange, key = names[1 : 1 + size], names[2 + size :]
     return make_origin(
         exchange.decode("utf-8", "surrogateescape"),
         key.decode("utf-8", "surrogateescape"),
-        persistent=True,
+        persistent=persistent,
     )
 
 

@@ -122,6 +122,7 @@ class Recovery:
     def into(self, broker: Broker) -> None:
         """Makes in `broker` what was read, with a journal that goes on from there."""
         broker.journal = self._journal
+        broker.journals.append(self._journal)
         tables = []
         for key, (kind, octets, position) in self._definitions.items():
             self._journal.definitions[key] = octets, position

@@ -15,9 +15,14 @@ from typing import NamedTuple
 Freed = Callable[[int, int], None]
 """Told (position, octets) of what is not wanted any more."""
 
+Grown = Callable[[int], None]
+"""Told how many octets of memory the index takes more, or less."""
+
 _COMPACT_FROM = 256
 """Empty runs in front that are kept before the columns are moved up."""
 _TYPES = "QIQIIII"
+RUN_BYTES = sum(array(code).itemsize for code in (*_TYPES, "I"))
+"""Octets of memory for each run."""
 
 
 class Run(NamedTuple):
@@ -47,12 +52,14 @@ class Run(NamedTuple):
 
 
 class StoredRuns:
-    """The runs of one queue, by number. `freed` is told whenever octets in the log are let go."""
+    """The runs of one queue, by number. `freed` is told whenever octets in the log are let go,
+    `grown` what memory the index takes."""
 
-    __slots__ = ("_columns", "_firsts", "_freed", "_live", "_settled", "_start", "count")
+    __slots__ = ("_columns", "_firsts", "_freed", "_grown", "_live", "_settled", "_start", "count")
 
-    def __init__(self, freed: Freed) -> None:
+    def __init__(self, freed: Freed, grown: Grown) -> None:
         self._freed = freed
+        self._grown = grown
         # The fields of `Run`, one column each.
         self._columns = [array(code) for code in _TYPES]
         self._firsts = self._columns[0]
@@ -73,6 +80,7 @@ class StoredRuns:
             values.append(value)
         self._live.append(run.total)
         self.count += run.total
+        self._grown(RUN_BYTES)
 
     def settle(self, first: int, count: int) -> None:
         """Messages `first` to `first + count - 1` are gone; what is not stored is passed over."""
@@ -110,12 +118,14 @@ class StoredRuns:
                 del values[:start]
             del live[:start]
             self._start = 0
+            self._grown(-start * RUN_BYTES)
 
     def clear(self) -> None:
         """The queue is deleted."""
         for place in range(self._start, len(self._live)):
             run = self._run(place)
             self._freed(run.position, run.share * self._live[place])
+        self._grown(-len(self._live) * RUN_BYTES)
         for values in self._columns:
             del values[:]
         del self._live[:]
@@ -195,6 +205,7 @@ class StoredRuns:
             values.insert(place, value)
         self._live.insert(place, run.total)
         self.count += run.total
+        self._grown(RUN_BYTES)
 
     def _replace(self, old: Run, new: Run) -> None:
         """Puts `new` in the place of these messages of `old`, and keeps what is beside them."""
@@ -208,6 +219,7 @@ class StoredRuns:
             values[place : place + 1] = array(values.typecode, [part[column] for part in parts])
         lives = array("I", [len(self.unsettled(part)) for part in parts])
         self._live[place : place + 1] = lives
+        self._grown((len(parts) - 1) * RUN_BYTES)
         self._freed(old.position, old.share * new.total)
         for part, live in zip(parts, lives, strict=True):
             if not live:

@@ -109,8 +109,6 @@ class Connection:
     def receive_data(self, octets: bytes, now: float) -> None:
         """Handles a chunk. It raises nothing: what is wrong with it is answered."""
         self.has_received = True
-        if self.is_broken:
-            return
         self.heartbeat.last_received = now
         at = self._complete_frame(octets) if self._rest else 0
         if self.is_broken:

@@ -154,6 +154,19 @@ def _log_state(details: Details) -> None:
         )
 
 
+def _scratch_state(details: Details) -> None:
+    state = details["state"]
+    if state == "open":
+        SERVER.warning("scratch storage: there is room again: publishers go on")
+    elif state == "full":
+        SERVER.error("scratch storage: %s: publishers are paused", details["reason"])
+    else:
+        SERVER.error(
+            "scratch storage has failed: %s: messages that do not last stay in memory",
+            details["reason"],
+        )
+
+
 _WRITERS: dict[str, Callable[[Details], None]] = {
     "connection_opened": _connection_opened,
     "connection_closed": _connection_closed,
@@ -166,5 +179,6 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "memory_short": _memory_short,
     "memory_free": _memory_free,
     "log_state": _log_state,
+    "scratch_state": _scratch_state,
     "disk_space": _disk_space,
 }

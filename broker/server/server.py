@@ -9,19 +9,20 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterable
+from functools import partial
 
 from broker import __version__
 from broker.core.broker import Broker, Identity, Limits
-from broker.core.recovery import recover
+from broker.core.journal import Journal
 from broker.errors import ReplyCode
 from broker.protocol.connection import Connection
 from broker.protocol.states import HANDSHAKE
 from broker.server.client_socket import ClientSocket
+from broker.server.data_directory import open_directory, open_scratch, remove_scratch
 from broker.server.default_user import make_default_user
 from broker.server.notes import log_note
 from broker.server.settings import Settings, memory_limit_bytes, size_bytes
 from broker.storage.log import Caller, LogError
-from broker.storage.segment_log import SegmentLog
 
 LOG = logging.getLogger("leveret.server")
 
@@ -54,10 +55,9 @@ class Server:
         self._opening: dict[Connection, ClientSocket] = {}
         self._listeners: list[asyncio.Server] = []
         self._all_closed = asyncio.Event()
-        journal = self.broker.journal
-        if journal is not None:
-            journal.on_progress = self._log_went_on
-            journal.log.on_state = self._log_has_changed
+        if self.broker.journal is not None:
+            self._follow(self.broker.journal)
+            self.broker.pager.open_scratch = self._open_scratch
             self._watch_disk()
 
     async def listen(self) -> None:
@@ -136,8 +136,7 @@ class Server:
         blocked = self.broker.blocked
         if blocked and not self.broker.has_alarm():
             self.loop.call_soon(self._unblock)
-        if self.broker.journal is not None:
-            self.broker.journal.flush()
+        self.broker.write()
 
     def _log_went_on(self) -> None:
         """Something is durable now, or was read again."""
@@ -157,13 +156,20 @@ class Server:
             self.flush()
         self.loop.call_later(DISK_INTERVAL_S, self._watch_disk)
 
-    def _log_has_changed(self) -> None:
-        """The log is full, goes on, or has failed."""
-        journal = self.broker.journal
-        assert journal is not None
-        self.broker.note(
-            "log_state", {"state": journal.log.state.value, "reason": journal.log.reason}
-        )
+    def _follow(self, journal: Journal) -> None:
+        journal.on_progress = self._log_went_on
+        journal.log.on_state = partial(self._log_has_changed, journal)
+
+    def _open_scratch(self) -> Journal | None:
+        journal = open_scratch(self.settings.data_dir, self.loop.call_soon_threadsafe)
+        if journal is not None:
+            self._follow(journal)
+        return journal
+
+    def _log_has_changed(self, journal: Journal) -> None:
+        """A log is full, goes on, or has failed."""
+        event = "log_state" if journal is self.broker.journal else "scratch_state"
+        self.broker.note(event, {"state": journal.log.state.value, "reason": journal.log.reason})
         if journal.has_failed:
             journal.fail()
         self.flush()
@@ -226,6 +232,9 @@ class Server:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+        self.broker.pager.close()
+        if not self.settings.transient:
+            remove_scratch(self.settings.data_dir)
         self.broker.close_journal()
 
 
@@ -247,19 +256,12 @@ def make_broker(settings: Settings, call: Caller) -> Broker:
     )
     broker = Broker(secrets.token_bytes, limits=limits, identity=identity, note=log_note)
     if not settings.transient:
-        _recover(broker, settings, call)
+        try:
+            open_directory(broker, settings.data_dir, call)
+        except LogError as error:
+            raise StartError(str(error)) from None
     make_default_user(broker, settings)
     return broker
-
-
-def _recover(broker: Broker, settings: Settings, call: Caller) -> None:
-    try:
-        log = SegmentLog.open(settings.data_dir, call)
-        if log.discarded is not None:
-            LOG.warning("an unfinished write at the end of the log is discarded: %s", log.discarded)
-        recover(broker, log)
-    except LogError as error:
-        raise StartError(str(error)) from None
 
 
 def shown(addresses: Iterable[tuple[str, int]]) -> str:

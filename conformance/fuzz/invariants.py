@@ -89,10 +89,10 @@ def _told(queue: Queue) -> str:
 def check_queues(world: World) -> None:
     """The sums that queues keep are those of their messages, and bindings lead somewhere."""
     for queue in world.vhost.queues.values():
-        entries = [*queue._ready, *queue._returned]
+        entries = [*queue.ready, *queue.returned]
         size = sum(len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD for entry in entries)
         require(size == queue.ready_bytes, f"queue {queue.name!r} counts its octets wrong")
-        numbers = [entry[0] for entry in queue._ready]
+        numbers = [entry[0] for entry in queue.ready]
         require(numbers == sorted(set(numbers)), f"queue {queue.name!r} is out of order")
     vhost = world.vhost
     for destination, sources in vhost._sources.items():
@@ -108,7 +108,7 @@ def state(world: World) -> object:
     """What another broker with the same history has to be equal in."""
     return {
         (queue.name, queue.durable, queue.auto_delete): [
-            (entry[MESSAGE][0], entry[2]) for entry in [*sorted(queue._returned), *queue._ready]
+            (entry[MESSAGE][0], entry[2]) for entry in [*sorted(queue.returned), *queue.ready]
         ]
         for queue in world.vhost.queues.values()
     }, {

@@ -206,7 +206,7 @@ class QueueMachine(RuleBasedStateMachine):
     def everything_is_accounted_for(self) -> None:
         queue = self.queue
         assert queue.messages == queue.messages_ready + queue.messages_unacknowledged
-        assert queue.ready_bytes == sum(map(size_of_entry, [*queue._ready, *queue._returned]))
+        assert queue.ready_bytes == sum(map(size_of_entry, [*queue.ready, *queue.returned]))
         assert self.broker.memory_used == queue.ready_bytes + queue.unacked_bytes
         assert sum(consumer.unacked for consumer, _ in self.pairs) <= queue.unacked_count
         assert len(queue.consumers) == len(self.model.workers)

@@ -26,6 +26,7 @@ class DurableMachine(Defining, RuleBasedStateMachine):
     """Rules that do nothing where they make no sense: so few steps are rejected."""
 
     off: frozenset[str] = frozenset()
+    persistent_share = 0.85
     limits: dict[str, Any] = {}  # noqa: RUF012  # set anew by who wants others
 
     def __init__(self) -> None:
@@ -148,8 +149,9 @@ class DurableMachine(Defining, RuleBasedStateMachine):
         self.publish_some(0, choice, count, 90, persistent=True, in_tx=False)
 
     def has_memory(self, size: int) -> bool:
-        limit = self.seen.site.broker.limits.memory
-        return not limit or self.seen.site.broker.memory_used + size < limit
+        broker = self.seen.site.broker
+        used = broker.memory_used + sum(journal.index_bytes for journal in broker.journals)
+        return not broker.limits.memory or used + size < broker.limits.memory
 
     def published(self, publish: Publish) -> None:
         for queue in publish.targets:
@@ -302,31 +304,40 @@ class DurableMachine(Defining, RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 3), tell=st.booleans())
     def disk_works(self, count: int, *, tell: bool) -> None:
-        self.seen.site.log.work(count)
+        for log in self.seen.site.logs:
+            log.work(count)
         if tell:
             self.disk_tells(count)
 
     def disk_tells(self, count: int) -> None:
         for _ in range(count):
-            self.seen.at = self.seen.site.log.next
-            self.seen.site.log.tell(1)
-            self.seen.look()
+            for log in self.seen.site.logs:
+                self.seen.at = self.seen.site.log.next
+                log.tell(1)
+                self.seen.look()
 
     @rule(count=st.integers(1, 2))
     def reads_are_answered(self, count: int) -> None:
         for _ in range(count):
-            self.seen.at = self.seen.site.log.next
-            self.seen.site.log.answer(1)
-            self.seen.look()
+            for log in self.seen.site.logs:
+                self.seen.at = self.seen.site.log.next
+                log.answer(1)
+                self.seen.look()
 
     def disk_goes_on(self) -> bool:
-        log = self.seen.site.log
-        if not (log.undurable or log.has_news):
+        busy = [log for log in self.seen.site.logs if log.undurable or log.has_news]
+        if not busy:
             return False
-        log.work(1)
+        for log in busy:
+            log.work(1)
         self.disk_tells(1)
         self.reads_are_answered(1)
         return True
+
+    def check_if_quiet(self) -> None:
+        """What must hold when the disk has done all it had to, if it has."""
+        if not any(log.undurable or log.has_news for log in self.seen.site.logs):
+            self.seen.check_quiet()
 
     @rule()
     def all_is_done(self) -> None:

@@ -186,6 +186,22 @@ class Observer:
             wanted = sum(model.items[number].lasts for number in here)
             self.check("conservation", count == lasting.stored.count == wanted, (count, wanted))
         self.check("live bytes", journal.batches.live_bytes == live, live)
+        self.check_scratch()
+
+    def check_scratch(self) -> None:
+        """What the scratch log holds is what is paged out, or about to be."""
+        pager = self.site.broker.pager
+        if pager.scratch is None:
+            return
+        live = 0
+        for queue in self.site.vhost.queues.values():
+            if queue.scratch is None:
+                continue
+            stored, paged = queue.scratch.stored, queue.paged
+            live += sum(run.share * len(stored.unsettled(run)) for run in stored.runs_from(0))
+            most = 0 if paged is None else paged.count + len(paged.tail)
+            self.check("live bytes", stored.count <= most, (stored.count, most))
+        self.check("live bytes", pager.scratch.batches.live_bytes == live, live)
 
     # When all is done
 
@@ -195,7 +211,10 @@ class Observer:
             self.check("answers", peer.wish is None, peer.wish)
             self.check("confirms", not peer.unconfirmed, f"{peer.unconfirmed} are not confirmed")
             for consumer in peer.consumers.values():
-                is_idle = consumer.has_room() and consumer.queue.ready
+                is_idle = consumer.has_room() and bool(consumer.queue.ready)
+                # What is not acknowledged fills the memory: no more is read.
+                queue = self.site.vhost.queues[consumer.queue.name]
+                is_idle = is_idle and not self.site.broker.pager.must_wait(queue)
                 self.check("delivery", not is_idle, f"{consumer} has room")
         self.check_live()
 
@@ -241,6 +260,8 @@ class Observer:
         batches = site.journal.batches
         definitions = sum(len(octets) for octets, _ in site.journal.definitions.values())
         self.check("live bytes", batches.live_bytes == definitions, batches.live_bytes)
+        for journal in site.broker.journals[1:]:
+            self.check("live bytes", not journal.batches.live_bytes, "in the scratch log")
 
 
 def state_of(site: DurableSite) -> Any:

@@ -49,6 +49,11 @@ class SimLog:
         """Whether there is something that the owner was not told."""
         return bool(self.told or self.reads)
 
+    @property
+    def can_work(self) -> bool:
+        """Whether the disk has something to do, and does it."""
+        return self.undurable > 0 and self.state is LogState.OPEN
+
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         assert not self.was_written, "a replay after an append"
         return enumerate(tuple(self.batches), self.first)

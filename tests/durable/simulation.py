@@ -38,7 +38,7 @@ def publish(machine: DurableMachine, dice: Dice) -> None:
         dice.choice([0, 0, 0, 1, 3, 4, 4, 5]),
         dice.randint(1, 6),
         dice.choice([0, 0, 90, 300]),
-        persistent=dice.random() < 0.85,
+        persistent=dice.random() < machine.persistent_share,
         in_tx=dice.random() < 0.25,
     )
 
@@ -148,6 +148,24 @@ def stop(machine: DurableMachine, dice: Dice) -> None:
     machine.stop_and_start()
 
 
+def play_backlog(seed: int, steps: int, machine_type: type[DurableMachine]) -> Any:
+    """A run in which a backlog grows, and is then worked off."""
+    dice = random.Random(seed)
+    machine = machine_type()
+    grow = [publish, publish, publish, disk, disk, reads, get]
+    shrink = [consume, settle, settle, settle, settle, disk, reads, publish]
+    rare = [crash, rest, interrupt]
+    for step in range(steps):
+        if not step % 100:
+            for number in range(PEERS):
+                machine.interrupt(number=number, what="death", name="q0", share=0)
+        actions = shrink if step % 100 > 60 else grow
+        dice.choice([*actions, *actions, *actions, *actions, *rare])(machine, dice)
+        machine.check_if_quiet()
+    machine.teardown()
+    return machine
+
+
 def play(seed: int, steps: int, machine_type: type[DurableMachine] = DurableMachine) -> Any:
     """One run. Raises what the machine finds."""
     dice = random.Random(seed)
@@ -155,5 +173,6 @@ def play(seed: int, steps: int, machine_type: type[DurableMachine] = DurableMach
     actions, weights = list(WEIGHTS), list(WEIGHTS.values())
     for action in dice.choices(actions, weights, k=steps):
         action(machine, dice)
+        machine.check_if_quiet()
     machine.teardown()
     return machine

@@ -17,7 +17,6 @@ from broker.core.recovery import recover
 from broker.core.users import Permission
 from broker.errors import ReplyCode
 from broker.protocol.connection import Connection
-from broker.storage.log import LogState
 from broker.wire.properties import DELIVERY_MODE
 from tests.durable.sim_log import SimLog
 from tests.protocol.client import Client, Site, publish_octets
@@ -42,6 +41,8 @@ class DurableSite(Site):
         self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
         recover(self.broker, self.log)
         self.vhost = self.broker.add_vhost("/")
+        self.logs = [self.log]
+        self.broker.pager.open_scratch = self._open_scratch
         self.journal.on_progress = self._progress
         self.log.on_state = self._log_has_changed
 
@@ -50,32 +51,39 @@ class DurableSite(Site):
         assert self.broker.journal is not None
         return self.broker.journal
 
+    def _open_scratch(self) -> Journal:
+        log = SimLog()
+        journal = Journal(log)
+        journal.on_progress = self._progress
+        log.on_state = self._log_has_changed
+        self.logs.append(log)
+        return journal
+
     def collect(self) -> None:
         """As a server at the end of each chunk: what is to be written goes to the log too."""
         super().collect()
-        self.journal.flush()
+        self.broker.write()
 
     def _progress(self) -> None:
         self.broker.run_deliveries()
         self.collect()
 
     def _log_has_changed(self) -> None:
-        if self.journal.has_failed:
-            self.journal.fail()
+        for journal in self.broker.journals:
+            if journal.has_failed:
+                journal.fail()
         self.collect()
         self.unblock()
 
     def step(self) -> bool:
         """The disk does the next thing it has to do, and says so; False if there is none."""
-        log = self.log
-        can_work = log.undurable and log.state is LogState.OPEN
-        if not (can_work or log.has_news):
-            return False
-        log.work(1)
-        log.tell(1)
-        log.answer(1)
+        busy = [log for log in self.logs if log.can_work or log.has_news]
+        for log in busy:
+            log.work(1)
+            log.tell(1)
+            log.answer(1)
         self.collect()
-        return True
+        return bool(busy)
 
     def settle_down(self) -> None:
         """Lets the disk do all it has to do."""

@@ -31,7 +31,8 @@ class StoredMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.held: Counter[int] = Counter()
-        self.stored = StoredRuns(self.free)
+        self.octets = 0
+        self.stored = StoredRuns(self.free, self.grow)
         self.model: dict[int, Place] = {}
         self.next_number = 1
         self.runs = 0
@@ -39,6 +40,9 @@ class StoredMachine(RuleBasedStateMachine):
     def free(self, position: int, octets: int) -> None:
         self.held[position] -= octets
         assert self.held[position] >= 0
+
+    def grow(self, octets: int) -> None:
+        self.octets += octets
 
     def make(self, first: int, total: int, skipped: int = 0) -> Run:
         """A run in a batch of its own."""
@@ -84,7 +88,8 @@ class StoredMachine(RuleBasedStateMachine):
     @rule(share=st.integers(0, 99), total=st.integers(1, 12))
     def read_again(self, share: int, total: int) -> None:
         """A log whose first batches are gone has messages anew that are not where they were."""
-        again = StoredRuns(self.free)
+        self.octets = 0
+        again = StoredRuns(self.free, self.grow)
         held = self.held
         self.held = Counter()
         numbers = sorted(self.model)
@@ -177,7 +182,7 @@ def test_sorted_numbers_as_ranges(numbers: list[int], wanted: tuple[list[int], l
 
 def test_a_queue_that_goes_on_for_ever_keeps_no_old_runs() -> None:
     freed: list[int] = []
-    stored = StoredRuns(lambda position, octets: freed.append(octets))
+    stored = StoredRuns(lambda position, octets: freed.append(octets), lambda octets: None)
     count = 8 * module._COMPACT_FROM
     for number in range(1, count):
         stored.add(Run(number, 1, number, 5, 40, 0, 40))
@@ -190,7 +195,7 @@ def test_a_queue_that_goes_on_for_ever_keeps_no_old_runs() -> None:
 
 def test_one_message_that_is_never_settled_does_not_slow_the_others() -> None:
     """Settled numbers in runs that still have others are kept; whole runs are not."""
-    stored = StoredRuns(lambda position, octets: None)
+    stored = StoredRuns(lambda position, octets: None, lambda octets: None)
     for number in range(1, 1001, 10):
         stored.add(Run(number, 10, number, 5, 400, 0, 40))
     stored.settle(2, 999)

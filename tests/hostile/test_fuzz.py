@@ -53,8 +53,8 @@ def forget_memory(queue: Queue, entries: list[Any]) -> None:
 
 
 def lose_entry(queue: Queue, entries: list[Any]) -> None:
-    if len(queue._returned) > 1:
-        queue._returned.pop()
+    if len(queue.returned) > 1:
+        queue.returned.pop()
 
 
 FAULTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {

@@ -34,7 +34,7 @@ def entry_values(entry: Entry) -> Any:
 
 def ready_entries(queue: Queue) -> list[Entry]:
     """What waits in a queue, in order."""
-    return sorted([*queue._returned, *queue._ready])
+    return sorted([*queue.returned, *queue.ready])
 
 
 def _consumer(consumer: Consumer) -> Any:

@@ -1,0 +1,45 @@
+"""The data directory: the log of what lasts, and the scratch log of what is only paged out."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from broker.core.broker import Broker
+from broker.core.journal import Journal
+from broker.core.recovery import recover
+from broker.storage.log import Caller, LogError
+from broker.storage.segment_log import SegmentLog
+
+LOG = logging.getLogger("leveret.server")
+
+SCRATCH = "scratch"
+"""The directory of the scratch log within that of the other one. It is emptied at every start."""
+
+
+def open_directory(broker: Broker, directory: Path, call: Caller) -> None:
+    """Gives an empty broker what is in this directory, and lets it write there from now on.
+
+    Raises LogError.
+    """
+    log = SegmentLog.open(directory, call)
+    if log.discarded is not None:
+        LOG.warning("an unfinished write at the end of the log is discarded: %s", log.discarded)
+    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
+    recover(broker, log)
+
+
+def open_scratch(directory: Path, call: Caller) -> Journal | None:
+    """A new scratch log in a directory that this broker owns; None if there can be none, which is
+    logged."""
+    try:
+        return Journal(SegmentLog.open(directory / SCRATCH, call, sync=False))
+    except LogError as error:
+        LOG.error("messages that do not last stay in memory: %s", error)
+        return None
+
+
+def remove_scratch(directory: Path) -> None:
+    """The broker has ended: what was only paged out is not wanted any more."""
+    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
