@@ -29,7 +29,7 @@ variable of the environment, a key of the TOML file, the default.
 
 - A flag without a value is true; `--no-…` before its name makes it false: `--no-tcp-keepalive`.
 - Several hosts: `--host 127.0.0.1 --host ::1`, `LEVERET_HOST=127.0.0.1,::1`,
-  `host = ["127.0.0.1", "::1"]`.
+  `host = ["127.0.0.1", "::1"]`. So with several virtual hosts.
 - A value that cannot be used, and a key that the file should not have, end the start with exit
   status 2 and one line that names the setting, where the value came from and what is allowed.
 - An empty variable counts as absent, and so does the `tcp://…` that Kubernetes puts into

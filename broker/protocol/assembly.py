@@ -78,11 +78,7 @@ class Assembly:
         if SMALL <= size <= channel.connection.frame_max - FRAME_OVERHEAD:
             self.add_frame(channel, size, [piece_of(chunk, at, end)])
         elif size:
-            self.received += size
-            self._broker.memory_used += size
-            self._small += chunk[at + 7 : end - 1]
-            if len(self._small) >= channel.connection.frame_max - FRAME_OVERHEAD:
-                self._cut_small(channel)
+            self.add_small(channel, chunk[at + 7 : end - 1])
 
     def add_frame(self, channel: Channel, size: int, pieces: Sequence[Piece]) -> None:
         """Takes a body frame with `size` octets of body that can be passed on as it is."""
@@ -91,11 +87,24 @@ class Assembly:
         self._cut_small(channel)
         self._frames += pieces
 
+    def add_small(self, channel: Channel, body: bytes) -> None:
+        """Takes the octets of a body frame that is to be cut anew."""
+        self.received += len(body)
+        self._broker.memory_used += len(body)
+        self._small += body
+        if len(self._small) >= channel.connection.frame_max - FRAME_OVERHEAD:
+            self._cut_small(channel)
+
     def _cut_small(self, channel: Channel) -> None:
         if self._small:
             frame_max = channel.connection.frame_max
             self._frames += body_frames(channel.number, self._small, frame_max)
             self._small.clear()
+
+    @property
+    def held(self) -> int:
+        """Octets of body that it holds."""
+        return self.received
 
     @property
     def is_complete(self) -> bool:

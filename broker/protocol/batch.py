@@ -17,13 +17,16 @@ from broker.errors import AMQPError, ReplyCode
 from broker.protocol.assembly import Assembly, check_header
 from broker.protocol.publish import (
     Route,
+    check,
     find_route,
     is_special,
     origin_of,
     publish,
     publish_special,
+    refuse,
     resolve,
 )
+from broker.protocol.refusal import RefusedContent
 from broker.wire.frames import (
     BODY,
     CONTENT_HEADER,
@@ -157,6 +160,32 @@ def _read_same(
         content_at += unit
         stop += unit
     return at
+
+
+def read_refused(channel: Channel, chunk: bytes, at: int, end: int) -> int:
+    """Takes publishes that are refused from `at` on, where `chunk[at:end]` is the method frame of
+    the first: those that look like the last one at once, others frame by frame. Returns where the
+    next frame begins."""
+    connection = channel.connection
+    broker = connection.broker
+    look = channel.refused_look
+    if look is not None and look.route.stamp == (channel.vhost.epoch, broker.permission_epoch):
+        count, stop = look.run_from(chunk, at)
+        if count:
+            refuse(channel, look.body_size, count)
+            return stop
+    route = find_route(channel, chunk[at + 7 : end - 1])
+    channel.assembly = RefusedContent(broker, route, chunk[at:end])
+    return end
+
+
+def end_refused(channel: Channel, content: RefusedContent) -> None:
+    """A content that is refused is complete. Raises what is wrong with it."""
+    assert content.header is not None
+    channel.drop_assembly()
+    is_special = check(channel, content.route, content.header, content.flags)
+    channel.refused_look = None if is_special else content.look(channel)
+    refuse(channel, content.body_size)
 
 
 def read_acks(channel: Channel, chunk: bytes, at: int) -> int:

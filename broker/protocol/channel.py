@@ -17,6 +17,7 @@ from broker.core.message import ORIGIN, Entry, Message, content_for, framing
 from broker.core.queue import Queue
 from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
+from broker.protocol.refusal import RefusedLook, RefusedTags
 from broker.protocol.states import ConnectionState
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
@@ -32,6 +33,7 @@ _DELIVER = b"\x00\x3c\x00\x3c"
 _TAG = struct.Struct(">Q")
 _CONFIRM = struct.Struct(">BHL4sQBB")
 _BASIC_ACK = b"\x00\x3c\x00\x50"
+_BASIC_NACK = b"\x00\x3c\x00\x78"
 _ACK_SIZE = 13
 ACK_HEAD = struct.Struct(">BHL4s")
 
@@ -69,10 +71,14 @@ class Channel:
         # The content that is being received frame by frame, off the hot path.
         self.assembly: Assembly | None = None
         self.is_publisher = False
-        # Publisher confirms: how many publishes were numbered, and how many of these are told.
+        # Publisher confirms: how many publishes were numbered, how many of these are told, which
+        # of the others were refused, and the last one whose confirm waits for the log.
         self.is_confirming = False
         self.published = 0
         self.confirmed = 0
+        self.refused: RefusedTags | None = None
+        self.refused_look: RefusedLook | None = None
+        self.awaited = 0
         # The last batch of the log that has something of this channel in it.
         self.written_to = 0
         self.transaction: Transaction | None = None
@@ -225,17 +231,25 @@ class Channel:
 
     # Confirms
 
+    def refuse(self, count: int) -> None:
+        """The last publishes, so many, are answered with basic.nack."""
+        if self.refused is None:
+            self.refused = RefusedTags()
+        self.refused.add(self.published - count + 1, self.published)
+
     def flush_confirms(self) -> None:
-        """Confirms every publish so far, once what had to be written is durable."""
+        """Confirms every publish so far, once what had to be written is durable. What was refused
+        during an alarm is told at once."""
         journal = self.connection.broker.journal
-        if journal is not None and self.written_to > journal.durable:
-            if journal.has_failed:
-                self._decide_later(self.published, is_durable=False)
-            else:
-                decide = partial(self._decide_later, self.published)
-                journal.when_durable(self.written_to, decide)
-        else:
+        if journal is None or self.written_to <= journal.durable:
             self._decide(self.published)
+        elif journal.has_failed:
+            self._decide_later(self.published, is_durable=False)
+        else:
+            last = self.published if self.refused is None else self._refuse_ahead(self.refused)
+            if last > max(self.awaited, self.confirmed):
+                self.awaited = last
+                journal.when_durable(self.written_to, partial(self._decide_later, last))
 
     def _decide_later(self, last: int, is_durable: bool) -> None:
         if not is_durable:
@@ -243,28 +257,49 @@ class Channel:
         self._decide(last, is_durable=is_durable)
 
     def _decide(self, last: int, *, is_durable: bool = True) -> None:
-        """Confirms every publish up to this one in one frame, or refuses it. A publish that is
-        numbered is decided at the end of its batch at the latest."""
+        """Confirms every publish up to this one in one frame, or refuses it; in several frames if
+        some were refused already. A publish that is numbered is decided at the end of its batch
+        at the latest."""
         first = self.confirmed + 1
+        if last < first or not self._is_open():
+            return
+        self.confirmed = last
+        refused = self.refused
+        if refused is None:
+            self._tell(first, last, is_ack=is_durable)
+            return
+        for start, end, is_refused in refused.take(first, last):
+            self._tell(start, end, is_ack=is_durable and not is_refused)
+        self.confirmed = refused.take_told(last)
+        if not refused.runs:
+            self.refused = None
+
+    def _refuse_ahead(self, refused: RefusedTags) -> int:
+        """Tells at once what was refused, one by one where others before it wait for the log, so
+        that no frame covers these. Returns the last publish that waits."""
+        if refused.runs[0][0] == self.confirmed + 1:
+            self._decide(refused.runs[0][1])
+        if self._is_open():
+            for tag in refused.tell():
+                self._tell(tag, tag, is_ack=False)
+        return refused.last_other(self.published)
+
+    def _is_open(self) -> bool:
         connection = self.connection
-        is_open = (
+        return (
             connection.state is ConnectionState.RUNNING
             and connection.channels.get(self.number) is self
             and self.state is ChannelState.RUNNING
         )
-        if last < first or not is_open:
-            return
-        self.confirmed = last
-        is_many = last > first
-        out = self.connection.output.reserve(_CONFIRM.size)
-        if is_durable:
+
+    def _tell(self, first: int, last: int, *, is_ack: bool) -> None:
+        """Sends one basic.ack or basic.nack for these publishes, before which none is open."""
+        if is_ack:
             self.connection.broker.counters.messages_confirmed += last - first + 1
-            out.append(
-                _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, _BASIC_ACK, last, is_many, 0xCE)
-            )
-        else:
-            nack = make(commands.Basic.Nack, delivery_tag=last, multiple=is_many, requeue=False)
-            out.append(encode_method(self.number, nack))
+        index = _BASIC_ACK if is_ack else _BASIC_NACK
+        self.connection.output.reserve(_CONFIRM.size).append(
+            _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, index, last, last > first, 0xCE)
+        )
 
     def note_written(self) -> None:
         """Something was done that the next `answer` should not be ahead of."""

@@ -88,7 +88,12 @@ def resolve(channel: Channel, route: Route) -> None:
     if route.stamp == stamp:
         return
     name, routing_key, _, _ = route.origin
-    broker.check_permission(channel.connection.user, "write", "exchange", name, vhost.name)
+    try:
+        broker.check_permission(channel.connection.user, "write", "exchange", name, vhost.name)
+    except AMQPError as error:
+        # The frame that is being read may be one of the content.
+        error.method_index = PUBLISH
+        raise
     exchange = vhost.exchanges.get(name)
     if exchange is None:
         raise AMQPError(ReplyCode.NOT_FOUND, f"no {exchange_title(name, vhost.name)}", PUBLISH)
@@ -165,6 +170,25 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
         channel.transaction.publish(route, [message], queues)
     else:
         _hand_out(channel, route, message, queues)
+
+
+def check(channel: Channel, route: Route, header: bytes, flags: int) -> bool:
+    """Raises what a publish with this header frame is answered with. Whether others that differ in
+    their body only have to be checked anew is what it returns."""
+    resolve(channel, route)
+    if not is_special(flags, header):
+        return False
+    _check_and_edit(channel, header)
+    _sender_keys(header)
+    return True
+
+
+def refuse(channel: Channel, body_size: int, count: int = 1) -> None:
+    """Lets publishes go no further than their checks: they are answered with basic.nack at the end
+    of the batch. The channel is in confirm mode; `body_size` is that of each."""
+    _count_received(channel, count)
+    channel.connection.broker.counters.message_sizes.observe([body_size] * count)
+    channel.refuse(count)
 
 
 def publish_committed(

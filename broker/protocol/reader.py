@@ -12,7 +12,7 @@ from broker.protocol import batch
 from broker.protocol.assembly import NO_HEADER, PUBLISH, SMALL, Assembly
 from broker.protocol.channel import Channel, ChannelState
 from broker.protocol.frame_errors import frame_end_error, frame_error, too_large, unexpected_frame
-from broker.protocol.memory import must_wait, must_wait_at_body
+from broker.protocol.memory import is_refusing, must_stay, pause
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.methods.connection import start
 from broker.protocol.publish import (
@@ -22,6 +22,7 @@ from broker.protocol.publish import (
     publish_special,
     resolve,
 )
+from broker.protocol.refusal import RefusedContent
 from broker.protocol.remainder import Remainder
 from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
 from broker.wire.frames import (
@@ -164,7 +165,8 @@ def take_body_frame(connection: Connection, frame: Remainder) -> bool:
 
 def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
     """Takes a run of publishes or acknowledgements, or a body frame; False if the frame is none of
-    them. If a publish has to wait for memory, it is left where it is."""
+    them. If a publish has to wait for memory, it is left where it is; if it is refused, its content
+    is read as one in several frames."""
     if channel.state is not ChannelState.RUNNING:
         return False
     connection = channel.connection
@@ -173,7 +175,7 @@ def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
     if assembly is not None:
         if kind != BODY or assembly.header is None:
             return False
-        if must_wait_at_body(connection):
+        if must_stay(channel):
             return True
         connection.position = end
         assembly.add_body(channel, chunk, at, end)
@@ -183,8 +185,12 @@ def _read_hot(channel: Channel, chunk: bytes, at: int, end: int) -> bool:
     if kind != METHOD:
         return False
     if chunk.startswith(_PUBLISH_INDEX, at + 7):
-        if not must_wait(connection):
+        if not connection.broker.has_alarm():
             connection.position = batch.read_publishes(channel, chunk, at, end)
+        elif is_refusing(channel):
+            connection.position = batch.read_refused(channel, chunk, at, end)
+        else:
+            pause(connection)
         return True
     if chunk.startswith(_ACK_INDEX, at + 7) and channel.transaction is None:
         connection.position = batch.read_acks(channel, chunk, at)
@@ -304,6 +310,9 @@ def _receive_content(channel: Channel, assembly: Assembly, kind: int, payload: b
 
 
 def _publish_assembled(channel: Channel, assembly: Assembly) -> None:
+    if isinstance(assembly, RefusedContent):
+        batch.end_refused(channel, assembly)
+        return
     route = assembly.route
     header = assembly.header
     assert header is not None

@@ -47,6 +47,7 @@ class Server:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.broker = make_broker(settings, self.loop.call_soon_threadsafe)
+        self.broker.nack_on_alarm = frozenset(settings.nack_on_alarm)
         self.addresses: list[tuple[str, int]] = []
         self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
         self.is_stopping = False

@@ -57,8 +57,8 @@ def _split(value: object) -> object:
     return [part for text in texts for part in str(text).split(",")]
 
 
-def _without_repeats(hosts: list[str]) -> list[str]:
-    return list(dict.fromkeys(hosts))
+def _without_repeats(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def _user_data_dir() -> Path:
@@ -205,6 +205,18 @@ class Settings(BaseSettings):
         description="Free disk space where the data is, below which publishers are paused; 0 "
         "watches nothing.",
         json_schema_extra={"allowed": "a size like 50MB or 2GiB, or 0"},
+    )
+    nack_on_alarm: Annotated[
+        list[Name],
+        NoDecode,
+        BeforeValidator(_split),
+        AfterValidator(_without_repeats),
+    ] = Field(
+        [],
+        description="Virtual hosts where publishes with confirms are refused (`basic.nack`) while "
+        "memory or the disk is short, instead of pausing the connection. As a flag it may be "
+        "repeated; everywhere several are separated by commas.",
+        json_schema_extra={"allowed": f"names of {_NAME}", "default": "none"},
     )
     product_version: str = Field(
         "3.13.7",

@@ -105,6 +105,16 @@ def test_host_refuses_what_is_no_address(given: object) -> None:
     assert refusal(host=given).endswith("it must be an IPv4 or IPv6 address or a host name")
 
 
+def test_virtual_hosts_are_given_as_a_list(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load({}).nack_on_alarm == []
+    toml.write_text('nack_on_alarm = ["/", "orders"]\n')
+    assert Settings.load({"config": str(toml)}).nack_on_alarm == ["/", "orders"]
+    monkeypatch.setenv("LEVERET_NACK_ON_ALARM", "/,billing")
+    assert Settings.load({}).nack_on_alarm == ["/", "billing"]
+    flags = {"nack_on_alarm": ["/", "a,b", "/"]}
+    assert Settings.load(flags).nack_on_alarm == ["/", "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -129,6 +139,7 @@ def test_host_refuses_what_is_no_address(given: object) -> None:
         ("memory", "plenty", "a size like 512MB or 2GiB, or a share like 40%"),
         ("memory", "101%", "a size like 512MB or 2GiB, or a share like 40%"),
         ("memory", "0", "a size like 512MB or 2GiB, or a share like 40%"),
+        ("nack_on_alarm", "", "names of 1 to 255 characters"),
         ("product_version", "4", "three numbers separated by dots"),
         ("tcp_keepalive", "2", "true or false"),
         ("consumers_per_channel_max", "1.5", "a whole number, 0 or more"),
