@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MARK_SHARE = 0.5
 """Of the memory limit: above it queues page out."""
+MARK_LOW_SHARE = 0.9
+"""Of the mark: below it all is forgotten that could be paged out. A gap, since it takes a look at
+every queue to begin anew."""
 HEAD_BYTES = 1 << 19
 """Octets of ready messages that a queue keeps in memory to deliver from; the next ones are read
 when there are less."""
@@ -231,7 +234,7 @@ class Pager:
         broker = self._broker
         if broker.memory_used > self.mark:
             self._page_out()
-        elif self._is_paging:
+        elif self._is_paging and broker.memory_used < self.mark * MARK_LOW_SHARE:
             self._is_paging = False
             self._queues.clear()
         if self._stalled and broker.memory_used <= self.limit:
@@ -277,13 +280,13 @@ def page_out(queue: Queue, octets: int) -> int:
     head_bytes = queue.broker.pager.head_bytes
     paged = queue.paged
     if paged is None:
-        if queue.is_deleted or queue.ready_bytes <= 2 * head_bytes or not queue.ready:
+        # Those that came back stay in memory.
+        if queue.is_deleted or queue.ready_bytes - queue.returned_bytes <= 2 * head_bytes:
             return 0
         first = queue.ready[0][NUMBER]
         head, size = take_head(queue.ready, head_bytes)
         queue.paged = paged = Paged(queue, first, first, 0)
-        # Those that came back stay in memory.
-        size += sum(map(entry_size, queue.returned))
+        size += queue.returned_bytes
         paged.add(queue.ready, queue.ready_bytes - size)
         queue.ready, queue.ready_bytes = head, size
     stored = paged.store(octets)

@@ -67,6 +67,7 @@ class Queue:
         "ready_bytes",
         "reserved_to",
         "returned",
+        "returned_bytes",
         "scratch",
         "unacked_bytes",
         "unacked_count",
@@ -98,6 +99,8 @@ class Queue:
         self.has_had_consumer = False
         self.is_deleted = False
         self.ready_bytes = 0
+        # Of these, those of messages that came back.
+        self.returned_bytes = 0
         self.unacked_count = 0
         self.unacked_bytes = 0
         self.next_number = 1
@@ -207,7 +210,7 @@ class Queue:
         """Up to `limit` messages from the front to one consumer, as its output has room."""
         output_room = consumer.sink.output_room()
         if self.returned:
-            entry = heappop(self.returned)
+            entry = self._take_returned()
             self.broker.counters.messages_redelivered += 1
             self._hand_over(consumer, [entry], entry_size(entry))
             return
@@ -259,6 +262,11 @@ class Queue:
             self._hand_over(consumer, share, size)
         return True
 
+    def _take_returned(self) -> Entry:
+        entry = heappop(self.returned)
+        self.returned_bytes -= entry_size(entry)
+        return entry
+
     def _hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
         """Entries that left the ready ones go out, and are counted where they are now."""
         count = len(entries)
@@ -284,7 +292,7 @@ class Queue:
             fetch(self, may_wait=False)
         if not self.returned and (not self.ready or self.ready[0][NUMBER] > self.reserved_to):
             return None
-        entry = heappop(self.returned) if self.returned else self.ready.popleft()
+        entry = self._take_returned() if self.returned else self.ready.popleft()
         size = entry_size(entry)
         if self.lasting is not None:
             self.lasting.handed_out([entry], is_settled=no_ack)
@@ -321,6 +329,7 @@ class Queue:
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size
         self.ready_bytes += size
+        self.returned_bytes += size
         self.broker.work += len(entries)
         if self.lasting is not None:
             self.lasting.returned(entries)
@@ -345,7 +354,7 @@ class Queue:
         self.ready.clear()
         self.returned.clear()
         self.broker.memory_used -= self.ready_bytes
-        self.ready_bytes = 0
+        self.ready_bytes = self.returned_bytes = 0
         return count
 
     def close(self) -> None:

@@ -20,6 +20,8 @@ Grown = Callable[[int], None]
 
 _COMPACT_FROM = 256
 """Empty runs in front that are kept before the columns are moved up."""
+_EMPTY_FROM = 8
+"""The same where no others are behind them: many queues are empty most of the time."""
 _TYPES = "QIQIIII"
 RUN_BYTES = sum(array(code).itemsize for code in (*_TYPES, "I"))
 """Octets of memory for each run."""
@@ -113,7 +115,7 @@ class StoredRuns:
         while start < len(live) and not live[start]:
             start += 1
         self._start = start
-        if start > _COMPACT_FROM and start * 2 > len(live):
+        if (start > _COMPACT_FROM and start * 2 > len(live)) or _EMPTY_FROM <= start == len(live):
             for values in self._columns:
                 del values[:start]
             del live[:start]
