@@ -35,6 +35,8 @@ class NodeFacts:
     """Sockets of AMQP clients the server accepts."""
     data_dir: Path | None = None
     """The folder whose file system is asked for its free space; it need not exist yet."""
+    disk_free_min: int = 0
+    """Free octets there below which publishers are paused; 0 if they never are."""
     is_stopping: Callable[[], bool] = _never
     """Whether the broker is closing its clients, so that it should get no new ones."""
     proc: Path = _PROC

@@ -237,7 +237,7 @@ _NODE = (
     _gauge(
         "disk_space_available_limit_bytes",
         "Free octets of disk below which publishers are paused; 0: never",
-        lambda r: None if r.facts.data_dir is None else 0,
+        lambda r: None if r.facts.data_dir is None else r.facts.disk_free_min,
     ),
     _gauge("process_open_fds", "Open file descriptors", lambda r: r.facts.open_files()),
     _gauge("process_max_fds", "File descriptors allowed", lambda r: r.facts.files_max),

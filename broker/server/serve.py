@@ -14,7 +14,7 @@ import anyio
 
 from broker.server.log import configure_logging
 from broker.server.server import Server, StartError, shown
-from broker.server.settings import Settings
+from broker.server.settings import Settings, size_bytes
 
 if TYPE_CHECKING:
     from broker.management.http import HttpServer
@@ -120,6 +120,7 @@ async def _start_http(server: Server, files_max: int | None) -> HttpServer | Non
         files_max=files_max,
         sockets_max=server.sockets_max,
         data_dir=settings.data_dir,
+        disk_free_min=0 if settings.transient else size_bytes(settings.disk_free_min),
         is_stopping=lambda: server.is_stopping,
     )
     try:

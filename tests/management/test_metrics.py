@@ -40,6 +40,7 @@ def facts(**known: object) -> NodeFacts:
         "files_max": 1024,
         "sockets_max": 960,
         "data_dir": Path(__file__).parent / "missing" / "data",
+        "disk_free_min": 12345,
     }
     return NodeFacts(**{**all_known, **known})  # type: ignore[arg-type]
 
@@ -264,6 +265,7 @@ def test_what_the_node_tells_is_shown() -> None:
     assert value(text, "process_start_time_seconds") == 1234.5
     assert value(text, "rabbitmq_erlang_uptime_seconds") > 0
     assert value(text, "rabbitmq_disk_space_available_bytes") > 0
+    assert value(text, "rabbitmq_disk_space_available_limit_bytes") == 12345
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
