@@ -31,6 +31,9 @@ from broker.storage.segment import (
 
 # More than this is not joined with what came before: the memory that it takes is taken twice.
 _GROUP_OCTETS_MAX = 32 << 20
+# The share of a segment that is written before the next one is allocated: not for a log that is
+# hardly used.
+_RESERVE_FROM = 64
 
 
 class Append(NamedTuple):
@@ -252,10 +255,11 @@ class Writer:
 
     def _wants_reserve(self) -> bool:
         tail = self.segments[-1]
-        return tail.end > tail.header.capacity // 2
+        return tail.end > tail.header.capacity // _RESERVE_FROM
 
     def _keep_reserve(self) -> None:
-        """Has a segment in reserve while the second half of the last one is being written."""
+        """Has a segment in reserve from early on in the last one: a disk is found to be full while
+        that one has room for what is under way then, and for settlements behind it."""
         if self._wants_reserve() and not self._directory.has_reserve:
             if not self._may_try():
                 return
