@@ -167,6 +167,17 @@ def _scratch_state(details: Details) -> None:
         )
 
 
+def _unreadable(details: Details) -> None:
+    SERVER.error(
+        "storage: %s: messages there cannot be delivered; reading is tried again every second",
+        details["reason"],
+    )
+
+
+def _readable(details: Details) -> None:
+    SERVER.warning("storage: what could not be read can be read again: consumers go on")
+
+
 _WRITERS: dict[str, Callable[[Details], None]] = {
     "connection_opened": _connection_opened,
     "connection_closed": _connection_closed,
@@ -181,4 +192,6 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "log_state": _log_state,
     "scratch_state": _scratch_state,
     "disk_space": _disk_space,
+    "unreadable": _unreadable,
+    "readable": _readable,
 }

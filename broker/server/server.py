@@ -21,8 +21,10 @@ from broker.server.client_socket import ClientSocket
 from broker.server.data_directory import open_directory, open_scratch, remove_scratch
 from broker.server.default_user import make_default_user
 from broker.server.notes import log_note
+from broker.server.read_errors import ReadErrors
 from broker.server.settings import Settings, memory_limit_bytes, size_bytes
 from broker.storage.log import Caller, LogError
+from broker.storage.segment_log import SegmentLog
 
 LOG = logging.getLogger("leveret.server")
 
@@ -56,6 +58,7 @@ class Server:
         self._opening: dict[Connection, ClientSocket] = {}
         self._listeners: list[asyncio.Server] = []
         self._all_closed = asyncio.Event()
+        self._read_errors = ReadErrors(self.broker, self.loop, self._log_went_on)
         if self.broker.journal is not None:
             self._follow(self.broker.journal)
             self.broker.pager.open_scratch = self._open_scratch
@@ -160,6 +163,8 @@ class Server:
     def _follow(self, journal: Journal) -> None:
         journal.on_progress = self._log_went_on
         journal.log.on_state = partial(self._log_has_changed, journal)
+        if isinstance(journal.log, SegmentLog):
+            self._read_errors.follow(journal.log)
 
     def _open_scratch(self) -> Journal | None:
         journal = open_scratch(self.settings.data_dir, self.loop.call_soon_threadsafe)
@@ -233,6 +238,7 @@ class Server:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+        self._read_errors.stop()
         self.broker.pager.close()
         if not self.settings.transient:
             remove_scratch(self.settings.data_dir)

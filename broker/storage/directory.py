@@ -22,7 +22,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.storage.files import DIRECTORY_MODE, Files
+from broker.storage.files import DIRECTORY_MODE, Files, naming
 from broker.storage.log import LogDamagedError, LogError, LogLockedError, Position
 from broker.storage.segment import (
     FORMAT_VERSION,
@@ -182,7 +182,8 @@ class Directory:
     def _header(self, path: Path) -> Header:
         descriptor = self.files.open(path, os.O_RDONLY)
         try:
-            header = decode_header(self.files.read(descriptor, HEADER_OCTETS, 0), path)
+            with naming(path):
+                header = decode_header(self.files.read(descriptor, HEADER_OCTETS, 0), path)
         finally:
             self.files.close(descriptor)
         if path.name != name_of(header.number):

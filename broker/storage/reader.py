@@ -46,16 +46,36 @@ class Stop(NamedTuple):
 
 
 Request: TypeAlias = Wanted | Passed | Stop
+Unreadable: TypeAlias = Callable[[list[str]], None]
+
+
+class _Failure(NamedTuple):
+    """Octets of a segment that could not be read."""
+
+    start: int
+    end: int
+    reason: str
 
 
 class Reader:
-    """Takes requests through `requests`, one after the other."""
+    """Takes requests through `requests`, one after the other. `unreadable` is told, where `call`
+    leads to, what cannot be read: a line for each segment, whenever these lines have changed.
+    """
 
-    def __init__(self, files: Files, segments: Callable[[], list[Segment]], call: Caller) -> None:
+    def __init__(
+        self,
+        files: Files,
+        segments: Callable[[], list[Segment]],
+        call: Caller,
+        unreadable: Unreadable,
+    ) -> None:
         self.requests: SimpleQueue[Request] = SimpleQueue()
         self._files = files
         self._segments = segments
         self._call = call
+        self._unreadable = unreadable
+        # The first failure in each segment by its number, until what failed can be read.
+        self._failures: dict[int, _Failure] = {}
         self._descriptors: OrderedDict[int, int] = OrderedDict()
         self._thread = threading.Thread(target=self._run, name="log reader", daemon=True)
 
@@ -73,9 +93,7 @@ class Reader:
             while not isinstance(request := self.requests.get(), Stop):
                 if isinstance(request, Wanted):
                     octets = self._read(request.locations)
-                    # A loop that has ended says so; then there is nobody to tell.
-                    with contextlib.suppress(RuntimeError):
-                        self._call(partial(request.done, octets))
+                    self._tell(partial(request.done, octets))
                 else:
                     self._close_before(request.position)
                     request.then()
@@ -118,10 +136,16 @@ class Reader:
         self, segment: Segment, piece: list[tuple[int, int, int, int]], result: list[bytes]
     ) -> None:
         base = piece[0][1]
-        count = max(end for _, _, end, _ in piece) - base
-        octets = self._files.read(self._descriptor(segment), count, base)
-        if len(octets) != count:
+        stop = max(end for _, _, end, _ in piece)
+        try:
+            octets = self._files.read(self._descriptor(segment), stop - base, base)
+        except OSError as error:
+            self._has_failed(segment, base, stop, error.strerror or str(error))
+            raise
+        if len(octets) != stop - base:
+            self._has_failed(segment, base, stop, "the file is too short")
             raise LookupError
+        self._has_worked(segment, base, stop)
         for _, start, end, place in piece:
             result[place] = octets[start - base : end - base]
 
@@ -129,6 +153,28 @@ class Reader:
         scan = Scan(self._files, self._descriptor(segment), segment.header)
         for _ in index(segment, scan.groups()):
             pass
+
+    def _has_failed(self, segment: Segment, start: int, end: int, reason: str) -> None:
+        number = segment.header.number
+        if number not in self._failures:
+            text = f"{segment.path} from offset {start} on: {reason}"
+            self._failures[number] = _Failure(start, end, text)
+            self._tell_failures()
+
+    def _has_worked(self, segment: Segment, start: int, end: int) -> None:
+        failure = self._failures.get(segment.header.number)
+        if failure is not None and start <= failure.start and failure.end <= end:
+            del self._failures[segment.header.number]
+            self._tell_failures()
+
+    def _tell_failures(self) -> None:
+        reasons = [failure.reason for failure in self._failures.values()]
+        self._tell(partial(self._unreadable, reasons))
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        # A loop that has ended says so; then there is nobody to tell.
+        with contextlib.suppress(RuntimeError):
+            self._call(what)
 
     def _descriptor(self, segment: Segment) -> int:
         number = segment.header.number
@@ -147,6 +193,11 @@ class Reader:
         segments = self._segments()
         kept = bisect.bisect_right(segments, position, key=attrgetter("first")) - 1
         oldest = segments[max(kept, 0)].header.number
+        dropped = [number for number in self._failures if number < oldest]
+        for number in dropped:
+            del self._failures[number]
+        if dropped:
+            self._tell_failures()
         for number in [each for each in self._descriptors if each < oldest]:
             self._files.close(self._descriptors.pop(number))
 

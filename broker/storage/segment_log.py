@@ -32,6 +32,8 @@ class SegmentLog:
     """An open log in a directory: see `broker.storage.log.Log` for what it promises.
 
     `discarded` tells what a crash had left unfinished at the end, which was never durable.
+    `unreadable` is what cannot be read again now, in one line for each segment; `on_unreadable` is
+    called whenever that has changed. A read that is asked for anew may work.
     Whole segments are dropped, so `first` may be before what was truncated.
     """
 
@@ -49,6 +51,8 @@ class SegmentLog:
         self.state = LogState.OPEN
         self.reason = ""
         self.on_state = _nothing
+        self.unreadable: list[str] = []
+        self.on_unreadable = _nothing
         self.discarded = discarded
         self._directory = directory
         self._call = call
@@ -59,7 +63,9 @@ class SegmentLog:
         self._writer = Writer(
             directory, segments, epoch, call, self._state_changed, retry_s=retry_s
         )
-        self._reader = Reader(directory.files, lambda: self._writer.segments, call)
+        self._reader = Reader(
+            directory.files, lambda: self._writer.segments, call, self._unreadable_changed
+        )
         self._writer.start()
         self._reader.start()
 
@@ -164,6 +170,10 @@ class SegmentLog:
         self.state = state
         self.reason = reason
         self.on_state()
+
+    def _unreadable_changed(self, unreadable: list[str]) -> None:
+        self.unreadable = unreadable
+        self.on_unreadable()
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from broker.storage.directory import Directory, Seal
-from broker.storage.files import Files
+from broker.storage.files import Files, naming
 from broker.storage.log import LogDamagedError, Position
 from broker.storage.segment import Header, Scan, Segment, damaged, index
 from broker.storage.writer import write_mark
@@ -41,10 +41,11 @@ def read_tail(directory: Directory, last_epoch: int) -> tuple[list[Segment], int
     files = directory.files
     descriptor = files.open(tail.path, os.O_RDWR)
     try:
-        scan = Scan(files, descriptor, tail.header)
-        for _ in index(tail, scan.groups()):
-            pass
-        discarded = check_end(tail, scan, seal)
+        with naming(tail.path):
+            scan = Scan(files, descriptor, tail.header)
+            for _ in index(tail, scan.groups()):
+                pass
+            discarded = check_end(tail, scan, seal)
         directory.find_reserve()
         epoch = max(last_epoch, scan.epoch) + 1
         if seal is None:

@@ -236,6 +236,55 @@ def test_log_that_cannot_be_made_on_a_full_disk_says_so(
     open_log(tmp_path, owner).close()
 
 
+def test_what_cannot_be_read_is_told_until_it_can(
+    tmp_path: Path, owner: Owner, files: FaultyFiles
+) -> None:
+    log = open_log(tmp_path, owner, files=files)
+    fill(log, owner, 3)
+    told: list[list[str]] = []
+    log.on_unreadable = lambda: told.append(log.unreadable)
+    files.fail("read", errno.EIO, forever=True)
+    assert owner.read(log, [(2, 0, 5)]) is None
+    assert owner.read(log, [(2, 0, 5)]) is None
+    [reason] = log.unreadable
+    assert reason.startswith(f"{tmp_path / '0000000001.log'} from offset ")
+    assert reason.endswith(": Input/output error")
+    files.heal()
+    # Another place says nothing about this one.
+    assert owner.read(log, [(3, 0, 5)]) is not None
+    assert log.unreadable == [reason]
+    assert owner.read(log, [(2, 0, 5)]) is not None
+    assert told == [[reason], []]
+    log.close()
+
+
+def test_segment_that_is_dropped_is_unreadable_no_more(
+    tmp_path: Path, owner: Owner, files: FaultyFiles
+) -> None:
+    log = open_log(tmp_path, owner, files=files)
+    fill(log, owner, 100)
+    files.fail("read", errno.EIO)
+    assert owner.read(log, [(1, 0, 5)]) is None
+    assert len(log.unreadable) == 1
+    log.truncate(log.next - 1)
+    owner.settle(log)
+    assert log.unreadable == []
+    log.close()
+
+
+def test_start_that_cannot_read_names_the_file(
+    tmp_path: Path, owner: Owner, files: FaultyFiles
+) -> None:
+    log = open_log(tmp_path, owner)
+    fill(log, owner, 3)
+    log.close()
+    files.fail("read", errno.EIO, forever=True)
+    with pytest.raises(LogError, match=r"0000000001\.log: Input/output error$"):
+        open_log(tmp_path, owner, files=files)
+    files.heal()
+    assert len(replayed(tmp_path)) == 3
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_power_cut_keeps_every_batch_that_was_told(tmp_path: Path, seed: int) -> None:
     """Several cuts in a row at any moment, with parts of what was not flushed on the disk."""
