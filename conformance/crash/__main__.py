@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from conformance.crash.campaign import Campaign
+from conformance.crash.failing_disks import CASES, run_cases
 from conformance.crash.findings import Kind
 from conformance.crash.unsynced import build_unsynced
 
@@ -42,6 +43,14 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="power cuts with fsync made to do nothing (needs gcc): passes if something is lost",
     )
+    parser.add_argument(
+        "--failing-disks",
+        action="store_true",
+        help="disks that are full (needs root) or fail (needs gcc), under Leveret alone",
+    )
+    parser.add_argument(
+        "--case", action="append", metavar="NAME", help="this case of --failing-disks alone"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument(
         "--most-failures", type=int, default=3, metavar="N", help="failing rounds before giving up"
@@ -60,12 +69,15 @@ def main() -> int:
     name = "rabbitmq" if options.rabbitmq else "broker"
     print(f"seed {options.seed}", flush=True)
     statuses = []
-    if options.kills or options.minutes or not (options.power_cuts or options.no_sync_control):
+    others = options.power_cuts or options.no_sync_control or options.failing_disks
+    if options.kills or options.minutes or not others:
         statuses.append(_kills(options, command, name))
     if options.power_cuts:
         statuses.append(_power_cuts(options, command, name))
     if options.no_sync_control:
         statuses.append(_control(options, command, name))
+    if options.failing_disks:
+        statuses.append(_failing_disks(options, command))
     return max(statuses)
 
 
@@ -118,6 +130,18 @@ def _control(options: argparse.Namespace, command: str | None, name: str) -> int
     return 0
 
 
+def _failing_disks(options: argparse.Namespace, command: str | None) -> int:
+    names = [case.name for case in CASES]
+    unknown = sorted(set(options.case or []) - set(names))
+    if command is None or unknown:
+        text = "RabbitMQ's" if command is None else f"named {', '.join(unknown)}"
+        print(f"there are no cases {text}; cases are {', '.join(names)}", file=sys.stderr)
+        return 2
+    report = run_cases(command, options.case or names, lambda line: print(line, flush=True))
+    print(f"failing disks: {report.line()}", flush=True)
+    return 1 if report.broken else 2 if report.not_run else 0
+
+
 def _reason(error: OSError | subprocess.CalledProcessError) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"{error.cmd[0]}: {error.stderr.strip()}"
@@ -127,7 +151,7 @@ def _reason(error: OSError | subprocess.CalledProcessError) -> str:
 def _found(command: str) -> str:
     """The command with its program where this interpreter's programs are, unless it is in PATH."""
     program, _, rest = command.partition(" ")
-    beside = Path(sys.executable).with_name(program)
+    beside = Path(sys.executable).parent / program
     if shutil.which(program) is None and beside.exists():
         program = str(beside)
     return f"{program} {rest}"

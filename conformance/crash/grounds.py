@@ -24,6 +24,10 @@ class Ground(Protocol):
     def data(self) -> Path:
         """The data directory; the same path for ever."""
 
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+
     def after_kill(self) -> None:
         """The broker was killed: takes away what the kind of end takes."""
 
@@ -42,6 +46,8 @@ class Ground(Protocol):
 
 class Folder:
     """A folder: what the broker wrote is there after a kill, whether it was flushed or not."""
+
+    kind = "a folder"
 
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="crash-"))
@@ -76,9 +82,11 @@ class Disk:
     Needs root, losetup, mount and mkfs.ext4: OSError or subprocess.CalledProcessError otherwise.
     """
 
-    def __init__(self) -> None:
-        if not hasattr(os, "geteuid") or os.geteuid() != 0:
-            raise PermissionError("mounting an image needs root")
+    kind = "ext4 in an image"
+
+    def __init__(self, octets: int = IMAGE_BYTES) -> None:
+        _check_may_mount()
+        self._octets = octets
         self._root = Path(tempfile.mkdtemp(prefix="crash-disk-"))
         self._image = self._root / "disk.img"
         self._mounted = self._root / "mounted"
@@ -90,8 +98,9 @@ class Disk:
     def __enter__(self) -> Self:
         try:
             with self._image.open("wb") as image:
-                image.truncate(IMAGE_BYTES)
-            _run("mkfs.ext4", "-q", "-F", str(self._image))
+                image.truncate(self._octets)
+            # No blocks kept back for root: what is free is free for the broker.
+            _run("mkfs.ext4", "-q", "-F", "-m", "0", str(self._image))
             self._mount()
             self._mounted.chmod(0o777)
         except BaseException:
@@ -133,13 +142,8 @@ class Disk:
         _run("mount", self._loop, str(self._mounted))
 
     def _unmount(self) -> None:
-        deadline = time.monotonic() + _UNMOUNT_S
-        while subprocess.run(
-            ["umount", self._mounted], check=False, capture_output=True
-        ).returncode:
-            if time.monotonic() > deadline:
-                raise OSError(f"{self._mounted} cannot be unmounted")
-            time.sleep(0.05)
+        if self._mounted.is_mount():
+            _unmount(self._mounted)
         loop, self._loop = self._loop, ""
         _run("losetup", "--detach", loop)
 
@@ -147,6 +151,58 @@ class Disk:
         """(writes that the device has completed, requests under way)."""
         fields = Path(f"/sys/block/{Path(self._loop).name}/stat").read_text().split()
         return fields[4], fields[8]
+
+
+class MemoryDisk:
+    """A tmpfs of so many octets: it can be full as any other, and forgets nothing in a kill.
+
+    Needs root and mount: OSError or subprocess.CalledProcessError otherwise.
+    """
+
+    kind = "tmpfs"
+
+    def __init__(self, octets: int) -> None:
+        _check_may_mount()
+        self._octets = octets
+        self._root = Path(tempfile.mkdtemp(prefix="crash-tmpfs-"))
+        self.data = self._root / "data"
+
+    def __enter__(self) -> Self:
+        try:
+            _run("mount", "-t", "tmpfs", "-o", f"size={self._octets}", "crash", str(self._root))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._root.is_mount():
+            _unmount(self._root)
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def after_kill(self) -> None:
+        """Nothing is lost."""
+
+    def flush(self) -> None:
+        """Nothing to do: no end takes anything away."""
+
+
+def _check_may_mount() -> None:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        raise PermissionError("mounting needs root")
+
+
+def _unmount(mounted: Path) -> None:
+    deadline = time.monotonic() + _UNMOUNT_S
+    while subprocess.run(["umount", mounted], check=False, capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            raise OSError(f"{mounted} cannot be unmounted")
+        time.sleep(0.05)
 
 
 def _copy_sparse(source: Path, target: Path) -> None:
