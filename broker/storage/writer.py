@@ -31,9 +31,11 @@ from broker.storage.segment import (
 
 # More than this is not joined with what came before: the memory that it takes is taken twice.
 _GROUP_OCTETS_MAX = 32 << 20
-# The share of a segment that is written before the next one is allocated: not for a log that is
-# hardly used.
-_RESERVE_FROM = 64
+# The share of a segment that is written before the next one is allocated. Early, so that most of
+# it is left for what is under way when the disk is found to be full; but what is written by then
+# is more than what an owner leaves at the end of a log that it wants nothing of, so that the
+# segment before can go.
+_RESERVE_FROM = 4
 
 
 class Append(NamedTuple):
