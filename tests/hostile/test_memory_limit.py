@@ -1,4 +1,5 @@
-"""The memory limit of a running broker: publishers wait, consumers drain, publishers go on."""
+"""The memory limit of a running broker: without a disk publishers wait, consumers drain, publishers
+go on; with one, what there is no room for goes there."""
 
 from __future__ import annotations
 
@@ -87,7 +88,7 @@ def drain(channel: Any, queue: str, until: Callable[[], bool]) -> None:
 def test_flooding_publisher_waits_while_memory_is_short_and_goes_on_when_it_is_free(
     start_broker: Start, size: int
 ) -> None:
-    broker = start_broker("--memory", "20MB")
+    broker = start_broker("--memory", "20MB", "--transient")
     before = resident(broker)
     connection = pika.BlockingConnection(pika.URLParameters(broker.url))
     channel = connection.channel()
@@ -112,7 +113,7 @@ def test_flooding_publisher_waits_while_memory_is_short_and_goes_on_when_it_is_f
 def test_publishers_of_every_kind_together_stay_within_the_limit(
     start_broker: Start, dial: Dial
 ) -> None:
-    broker = start_broker("--memory", "20MB")
+    broker = start_broker("--memory", "20MB", "--transient")
     before = resident(broker)
     admin = dial(broker).open().channel()
     for number in range(10):
@@ -133,3 +134,29 @@ def test_publishers_of_every_kind_together_stay_within_the_limit(
         admin.call("queue.delete", queue=f"q{number}")
     logged(broker, "publishers go on")
     eventually(lambda: resident(broker) - before < LIMIT + 2 * OVERHEAD_MAX, "memory grows")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_flood_that_nobody_consumes_goes_to_the_disk_and_comes_back_in_order(
+    start_broker: Start, *, durable: bool
+) -> None:
+    broker = start_broker("--memory", "20MB")
+    before = resident(broker)
+    count = 6_000
+    bodies = [b"%06d" % number + b"x" * 10_000 for number in range(count)]
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+    channel = connection.channel()
+    channel.queue_declare("q", durable=durable)
+    properties = pika.BasicProperties(delivery_mode=1 + durable)
+    for body in bodies:
+        channel.basic_publish("", "q", body, properties)
+    assert channel.queue_declare("q", passive=True).method.message_count == count
+    assert resident(broker) - before < LIMIT + OVERHEAD_MAX
+    channel.basic_qos(prefetch_count=100)
+    for wanted, (method, _, body) in zip(bodies, channel.consume("q"), strict=False):
+        assert body == wanted
+        channel.basic_ack(method.delivery_tag)
+    assert resident(broker) - before < LIMIT + OVERHEAD_MAX
+    channel.cancel()
+    assert channel.queue_delete("q").method.message_count == 0
+    connection.close()
