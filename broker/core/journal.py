@@ -110,6 +110,7 @@ class Journal:
     def settle(self, queue: Lasting, numbers: Iterable[int]) -> None:
         """Messages left a queue for good."""
         if self.has_failed:
+            self._settled[queue] = []
             return
         numbers_so_far = self._settled.get(queue)
         if numbers_so_far is None:
@@ -118,7 +119,9 @@ class Journal:
 
     def settle_range(self, queue: Lasting, first: int, count: int) -> None:
         """The same for all messages with these numbers, as far as there are any."""
-        if not self.has_failed:
+        if self.has_failed:
+            self._settled[queue] = []
+        else:
             self._settle_ranges(queue, [first], [count])
 
     def mark_delivered(self, queue: Lasting) -> None:
@@ -192,7 +195,13 @@ class Journal:
 
     def flush(self) -> None:
         """Hands what is pending to the log, unless enough is under way."""
-        if len(self._under_way) >= UNDER_WAY_MAX or self.has_failed:
+        if self.has_failed:
+            # Who did something in this turn that cannot last was told, or is told now.
+            self._settled.clear()
+            if self._callbacks:
+                self._refuse()
+            return
+        if len(self._under_way) >= UNDER_WAY_MAX:
             return
         self.end_changes()
         self.cleaner.run()
@@ -231,7 +240,7 @@ class Journal:
 
     def when_durable(self, position: Position, callback: Callable[[bool], None]) -> None:
         """Calls back with True when this batch is durable, which it is not yet; with False when it
-        never will be."""
+        never will be, at the end of the turn if that is known already."""
         self._callbacks.setdefault(position, []).append(callback)
 
     def fail(self) -> None:
@@ -242,6 +251,10 @@ class Journal:
         self.waiting_bytes = 0
         for queue in self.queues.values():
             queue.release()
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Tells all who wait that they do so in vain."""
         callbacks, self._callbacks = self._callbacks, {}
         for position in sorted(callbacks):
             for callback in callbacks[position]:

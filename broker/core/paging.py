@@ -12,10 +12,8 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
-from broker.core import records
 from broker.core.lasting import Lasting
 from broker.core.message import FRAMING, MESSAGE, NUMBER, ORIGIN, PERSISTENT, Entry, entry_size
 from broker.core.stored import Run
@@ -63,7 +61,6 @@ class Paged:
         "stop",
         "tail",
         "tail_bytes",
-        "waiting",
     )
 
     def __init__(self, queue: Queue, first: int, stop: int, count: int) -> None:
@@ -76,43 +73,29 @@ class Paged:
         # Octets of both.
         self.tail_bytes = 0
         self.is_reading = False
-        # Called when the next messages are there.
-        self.waiting: list[Callable[[bool], None]] = []
 
     def __len__(self) -> int:
         return self.count + len(self.tail) + len(self.fresh)
-
-    @property
-    def stores(self) -> list[Lasting]:
-        """Where its messages may be."""
-        queue = self.queue
-        return [store for store in (queue.lasting, queue.scratch) if store is not None]
 
     def add(self, entries: Iterable[Entry], size: int) -> None:
         """New messages, behind all others."""
         self.fresh.extend(entries)
         self.tail_bytes += size
 
-    def tell(self, *, is_there: bool) -> None:
-        """Those who wait for the next messages go on."""
-        waiting, self.waiting = self.waiting, []
-        for callback in waiting:
-            callback(is_there)
-
     def store(self, octets: int) -> int:
         """Sees to it that messages of so many octets are stored, and returns how many are now."""
         fresh = self.fresh
         size = 0
         while fresh and size < octets:
-            if self.queue.lasting is None or not fresh[0][MESSAGE][ORIGIN][PERSISTENT]:
-                scratch = self.queue.broker.pager.scratch_of(self.queue)
-                if scratch is None:
-                    break
-                run, run_bytes = self._next_run()
+            lasts = self.queue.lasting is not None and fresh[0][MESSAGE][ORIGIN][PERSISTENT]
+            scratch = None if lasts else self.queue.broker.pager.scratch_of(self.queue)
+            if scratch is None and not lasts:
+                break
+            run, run_bytes = self._next_run()
+            # What was in the scratch log before, and was read, is still there.
+            if scratch is not None and run[0][NUMBER] >= scratch.next_number:
                 messages = [entry[MESSAGE] for entry in run]
                 scratch.journal.put([scratch], [run[0][NUMBER]], messages)
-            else:
-                run, run_bytes = self._next_run()
             self.tail.extend(run)
             size += run_bytes
         return size
@@ -124,9 +107,11 @@ class Paged:
         run = [entry]
         size = entry_size(entry)
         origin, framing = entry[MESSAGE][ORIGIN], entry[MESSAGE][FRAMING]
+        scratch = self.queue.scratch
         while fresh and size < RUN_BYTES:
             number, message, _ = fresh[0]
             is_next = number == run[-1][NUMBER] + 1
+            is_next = is_next and (scratch is None or number != scratch.next_number)
             if not is_next or message[ORIGIN] is not origin or message[FRAMING] != framing:
                 break
             size += entry_size(fresh[0])
@@ -159,7 +144,7 @@ class Paged:
             number = reached
             reached = max(
                 store.stored.durable_stop(number, stop, store.journal.durable)
-                for store in self.stores
+                for store in self.queue.stores
             )
         return reached
 
@@ -168,11 +153,11 @@ class Paged:
         one that is not yet."""
         begins = sorted(
             (max(run.first, self.first), place)
-            for place, store in enumerate(self.stores)
+            for place, store in enumerate(self.queue.stores)
             for run in [next(store.stored.runs_from(self.first), None)]
             if run is not None
         )
-        store = self.stores[begins[0][1]]
+        store = self.queue.stores[begins[0][1]]
         stop = min([self.stop, *(first for first, _ in begins[1:])])
         runs: list[Run] = []
         size = 0
@@ -192,7 +177,6 @@ class Pager:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self.limit = broker.limits.memory or sys.maxsize
         self.mark = int(broker.limits.memory * MARK_SHARE) or sys.maxsize
         self.open_scratch: Callable[[], Journal | None] = lambda: None
         self.scratch: Journal | None = None
@@ -201,8 +185,6 @@ class Pager:
         self._next_id = 1
         # Queues that have something in memory that could be paged out.
         self._queues: dict[Queue, None] = {}
-        # Queues that read no more, since what they have handed out fills the memory.
-        self._stalled: dict[Queue, None] = {}
 
     @property
     def head_bytes(self) -> int:
@@ -226,22 +208,18 @@ class Pager:
             return None
         if queue.scratch is None:
             queue.scratch = Lasting(scratch, self._next_id)
+            queue.stores += (queue.scratch,)
             self._next_id += 1
         return queue.scratch
 
     def run(self) -> None:
-        """One turn: pages out, if memory is short; lets queues read that had to wait."""
+        """One turn: pages out, if memory is short."""
         broker = self._broker
         if broker.memory_used > self.mark:
             self._page_out()
         elif self._is_paging and broker.memory_used < self.mark * MARK_LOW_SHARE:
             self._is_paging = False
             self._queues.clear()
-        if self._stalled and broker.memory_used <= self.limit:
-            stalled, self._stalled = self._stalled, {}
-            for queue in stalled:
-                queue.touch()
-            broker.run_deliveries()
 
     def _page_out(self) -> None:
         broker = self._broker
@@ -265,13 +243,6 @@ class Pager:
             self._broker.journals.remove(self.scratch)
             self.scratch.log.close()
             self.scratch = None
-
-    def must_wait(self, queue: Queue) -> bool:
-        """Whether a queue may read nothing now: what its consumers hold fills the memory."""
-        if self._broker.memory_used <= self.limit or queue.unacked_bytes <= self.head_bytes:
-            return False
-        self._stalled[queue] = None
-        return True
 
 
 def page_out(queue: Queue, octets: int) -> int:
@@ -304,75 +275,3 @@ def take_head(entries: deque[Entry], octets: int) -> tuple[deque[Entry], int]:
         size += entry_size(entry)
         head.append(entry)
     return head, size
-
-
-def fetch(queue: Queue, *, may_wait: bool = True) -> None:
-    """Asks for the next messages of this queue, unless that is under way, or may wait and has to.
-    If all are in memory, they are ready at once."""
-    paged = queue.paged
-    pager = queue.broker.pager
-    if paged is None or paged.is_reading:
-        return
-    if not paged.count:
-        _page_in(queue, paged, [], 0)
-        return
-    if may_wait and pager.must_wait(queue):
-        return
-    store, runs = paged.next_runs(min(FETCH_BYTES, 2 * pager.head_bytes))
-    journal = store.journal
-    paged.is_reading = True
-    if runs[0].position > journal.durable:
-        # It was stored anew just now.
-        journal.when_durable(runs[0].position, partial(_fetch_again, queue, paged))
-        return
-    locations = [(run.position, run.offset, run.size) for run in runs]
-
-    def done(pieces: list[bytes] | None) -> None:
-        paged.is_reading = False
-        if pieces is not None and queue.paged is paged:
-            _take(queue, paged, store, list(zip(runs, pieces, strict=True)))
-        paged.tell(is_there=pieces is not None)
-        journal.on_progress()
-
-    journal.log.read(locations, done)
-
-
-def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
-    paged.is_reading = False
-    if is_durable and queue.paged is paged:
-        fetch(queue, may_wait=not paged.waiting)
-    else:
-        paged.tell(is_there=is_durable)
-
-
-def _take(queue: Queue, paged: Paged, store: Lasting, read: list[tuple[Run, bytes]]) -> None:
-    entries: list[Entry] = []
-    for run, piece in read:
-        messages = records.read_put(piece, 0).messages(piece)
-        first, stop = max(run.first, paged.first), min(run.stop, paged.stop)
-        # It may have been stored anew since, in parts.
-        for number in range(first, stop):
-            if store.stored.find(number) is not None:
-                message = messages[run.skipped + number - run.first]
-                entries.append((number, message, store.times_returned(number)))
-        if store is queue.scratch and first < stop:
-            # In memory again, and nothing of it lasts.
-            store.stored.settle(first, stop - first)
-        paged.first = max(paged.first, stop)
-    paged.count -= len(entries)
-    _page_in(queue, paged, entries, sum(map(entry_size, entries)))
-
-
-def _page_in(queue: Queue, paged: Paged, entries: list[Entry], size: int) -> None:
-    """Ready messages were read again, the next ones behind those in memory."""
-    queue.ready.extend(entries)
-    queue.ready_bytes += size
-    queue.broker.memory_used += size
-    if not paged.count:
-        queue.ready.extend(paged.tail)
-        queue.ready.extend(paged.fresh)
-        queue.ready_bytes += paged.tail_bytes
-        queue.paged = None
-        if queue.scratch is not None:
-            queue.scratch.stored.clear()
-    queue.touch()

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import islice, repeat, takewhile
 from typing import TYPE_CHECKING, Protocol
 
-from broker.core.consumer import Consumer, ConsumerLine, Line
+from broker.core.consumer import Consumer, ConsumerLine
 from broker.core.lasting import Lasting
 from broker.core.message import (
     CONTENT,
@@ -31,7 +31,9 @@ from broker.core.message import (
     Message,
     entry_size,
 )
-from broker.core.paging import Paged, fetch
+from broker.core.paging import Paged
+from broker.core.reading import fetch, is_bare, lightened, read_returned
+from broker.core.rounds import deal_rounds
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -56,22 +58,24 @@ class Queue:
         "broker",
         "consumers",
         "durable",
-        "has_had_consumer",
         "is_deleted",
         "lasting",
         "name",
         "next_number",
         "owner",
         "paged",
+        "reading",
         "ready",
         "ready_bytes",
         "reserved_to",
         "returned",
         "returned_bytes",
         "scratch",
+        "stores",
         "unacked_bytes",
         "unacked_count",
         "vhost_name",
+        "waiting",
     )
 
     def __init__(
@@ -96,7 +100,6 @@ class Queue:
         self.consumers = ConsumerLine(
             single_active=single_active is not None and single_active.value is True
         )
-        self.has_had_consumer = False
         self.is_deleted = False
         self.ready_bytes = 0
         # Of these, those of messages that came back.
@@ -109,17 +112,23 @@ class Queue:
         self._is_touched = False
         # The durable side; None for a queue that ends with the broker.
         self.lasting: Lasting | None = None
+        # Where its messages may be beside memory.
+        self.stores: tuple[Lasting, ...] = ()
         # The highest number that may be handed out: the log knows that it may have been.
         self.reserved_to = sys.maxsize
         # Ready messages behind `ready` that are in a log alone, and those behind them.
         self.paged: Paged | None = None
         # Where they are, as far as they do not last; None until there are any.
         self.scratch: Lasting | None = None
+        # Messages that came back and are being read: while there are any, nothing is handed out.
+        self.reading: list[Entry] = []
+        # Called when messages were read.
+        self.waiting: list[Callable[[bool], None]] = []
 
     @property
     def messages_ready(self) -> int:
         """Messages that wait for a consumer."""
-        count = len(self.ready) + len(self.returned)
+        count = len(self.ready) + len(self.returned) + len(self.reading)
         return count + len(self.paged) if self.paged is not None else count
 
     @property
@@ -139,7 +148,6 @@ class Queue:
 
     def add_consumer(self, consumer: Consumer) -> None:
         """A consumer joins, and gets its first messages at the end of this batch."""
-        self.has_had_consumer = True
         self.consumers.add(consumer)
         self.touch()
 
@@ -190,14 +198,19 @@ class Queue:
         """Gives ready messages to consumers, in order and in turn, while both are there."""
         self._is_touched = False
         consumers = self.consumers
+        if self.reading:
+            return
         while self.returned or (self.ready and self.ready[0][NUMBER] <= self.reserved_to):
             turn = consumers.line()
             if turn is None:
                 return
             line, first, room = turn
+            if self.returned and is_bare(self.returned[0]):
+                read_returned(self)
+                return
             if len(line) == 1:
                 self._give(first, room)
-            elif self.returned or not self._give_in_turn(line):
+            elif self.returned or not deal_rounds(self, line):
                 self._give(first, 1)
                 if first.is_waiting:
                     line.move_to_end(first)
@@ -212,13 +225,13 @@ class Queue:
         if self.returned:
             entry = self._take_returned()
             self.broker.counters.messages_redelivered += 1
-            self._hand_over(consumer, [entry], entry_size(entry))
+            self.hand_over(consumer, [entry], entry_size(entry))
             return
         ready, last = self.ready, self.reserved_to
         if limit >= len(ready) and self.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
             entries = list(ready)
             ready.clear()
-            self._hand_over(consumer, entries, self.ready_bytes)
+            self.hand_over(consumer, entries, self.ready_bytes)
             return
         if ready[-1][NUMBER] > last:
             reserved = takewhile(lambda entry: entry[NUMBER] <= last, islice(ready, limit))
@@ -230,51 +243,20 @@ class Queue:
             entry = popleft()
             size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
             entries.append(entry)
-        self._hand_over(consumer, entries, size)
-
-    def _give_in_turn(self, line: Line) -> bool:
-        """Deals whole rounds at once, one message to each in a round, as many as everybody in the
-        line has room for. False if nothing was dealt, since somebody could tell the difference:
-        rounds are dealt at once only if each consumer is on a channel of its own."""
-        ready = self.ready
-        count = len(line)
-        rounds = len(ready) // count
-        for consumer in line:
-            if rounds < 2:
-                return False
-            rounds = min(rounds, consumer.room())
-        if rounds < 2 or len({id(consumer.sink) for consumer in line}) < count:
-            return False
-        room = min(consumer.sink.output_room() for consumer in line)
-        rounds = min(rounds, room * len(ready) // (self.ready_bytes * count))
-        if rounds < 2:
-            return False
-        entries = list(islice(ready, rounds * count))
-        if entries[-1][NUMBER] > self.reserved_to:
-            return False
-        shares = [entries[place::count] for place in range(count)]
-        sizes = [sum(map(entry_size, share)) for share in shares]
-        if sum(sizes) > room:
-            return False
-        for _ in entries:
-            ready.popleft()
-        for consumer, share, size in zip(line, shares, sizes, strict=True):
-            self._hand_over(consumer, share, size)
-        return True
+        self.hand_over(consumer, entries, size)
 
     def _take_returned(self) -> Entry:
         entry = heappop(self.returned)
         self.returned_bytes -= entry_size(entry)
         return entry
 
-    def _hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
+    def hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
         """Entries that left the ready ones go out, and are counted where they are now."""
         count = len(entries)
         self.ready_bytes -= size
         self.broker.work += count
         counters = self.broker.counters
-        if self.lasting is not None:
-            self.lasting.handed_out(entries, is_settled=consumer.no_ack)
+        self._note_handed_out(entries, is_settled=consumer.no_ack)
         if consumer.no_ack:
             self.broker.memory_used -= size
             counters.messages_delivered_consume_auto_ack += count
@@ -285,17 +267,33 @@ class Queue:
             counters.messages_delivered_consume_manual_ack += count
         consumer.sink.deliver(consumer, entries, size)
 
+    def _note_handed_out(self, entries: list[Entry], *, is_settled: bool) -> None:
+        if self.lasting is not None:
+            self.lasting.handed_out(entries, is_settled=is_settled)
+        if self.scratch is not None and is_settled:
+            self.scratch.settled(entries)
+
+    def keep(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """What is remembered of messages that were handed out and are not settled: all of it, or
+        while memory is short only which they are, as far as they can be read again."""
+        if self.broker.memory_used <= self.broker.pager.mark:
+            return entries
+        return lightened(self, entries)
+
     def get(self, *, no_ack: bool) -> Entry | None:
         """Takes the first ready message for basic.get; None if none can be handed out now
         (`when_ready`)."""
-        if not self.returned and not self.ready and self.paged is not None:
-            fetch(self, may_wait=False)
+        if self.returned and is_bare(self.returned[0]) and not self.reading:
+            read_returned(self)
+        elif not self.returned and not self.ready:
+            fetch(self)
+        if self.reading:
+            return None
         if not self.returned and (not self.ready or self.ready[0][NUMBER] > self.reserved_to):
             return None
         entry = self._take_returned() if self.returned else self.ready.popleft()
         size = entry_size(entry)
-        if self.lasting is not None:
-            self.lasting.handed_out([entry], is_settled=no_ack)
+        self._note_handed_out([entry], is_settled=no_ack)
         self.ready_bytes -= size
         if no_ack:
             self.broker.memory_used -= size
@@ -314,10 +312,8 @@ class Queue:
         self.unacked_bytes -= size
         self.broker.memory_used -= size
         self.broker.work += count
-        if self.lasting is not None:
-            self.lasting.settled(entries)
-        if self.paged is not None:
-            self.touch()
+        for store in self.stores:
+            store.settled(entries)
 
     def requeue(self, entries: list[Entry]) -> None:
         """These deliveries go back to their old places, marked as redelivered."""
@@ -337,13 +333,10 @@ class Queue:
 
     def purge(self) -> int:
         """Drops what is ready and returns how many that were; unacknowledged ones stay."""
-        lasting, paged = self.lasting, self.paged
-        if lasting is not None:
-            lasting.settled([*self.returned, *self.ready])
-            if paged is not None:
-                lasting.settled_range(paged.first, self.next_number)
-        if self.scratch is not None:
-            self.scratch.stored.clear()
+        for store in self.stores:
+            store.settled([*self.returned, *self.reading, *self.ready])
+            if self.paged is not None:
+                store.settled_range(self.paged.first, self.next_number)
         return self._drop_ready()
 
     def _drop_ready(self) -> int:
@@ -353,6 +346,7 @@ class Queue:
             self.paged = None
         self.ready.clear()
         self.returned.clear()
+        self.reading = []
         self.broker.memory_used -= self.ready_bytes
         self.ready_bytes = self.returned_bytes = 0
         return count
@@ -362,9 +356,8 @@ class Queue:
         end of this step."""
         self._drop_ready()
         self.is_deleted = True
-        for store in (self.lasting, self.scratch):
-            if store is not None:
-                store.journal.forget(store)
+        for store in self.stores:
+            store.journal.forget(store)
         self.broker.memory_used -= self.unacked_bytes
         self.unacked_bytes = self.unacked_count = 0
         for consumer in self.consumers:
@@ -374,7 +367,10 @@ class Queue:
     def restore(self, lasting: Lasting) -> None:
         """The queue lasts. What is stored already is ready, and read when it is wanted."""
         self.lasting = lasting
+        self.stores = (lasting,)
         lasting.connect(self._reserve_to)
+        if lasting.journal.has_failed:
+            lasting.release()
         self.next_number = lasting.next_number
         if lasting.stored:
             self.paged = Paged(self, 0, self.next_number, lasting.stored.count)
@@ -385,12 +381,18 @@ class Queue:
 
     def when_ready(self, callback: Callable[[bool], None]) -> None:
         """Calls back when the first ready message can be handed out, or cannot be read."""
-        if self.ready:
+        if self.ready and not self.reading:
             assert self.lasting is not None
             self.lasting.reserve(self.ready[0][NUMBER])
             self.lasting.journal.when_durable(self.lasting.reserved_at, callback)
-        elif self.paged is not None:
-            self.paged.waiting.append(callback)
+        else:
+            self.waiting.append(callback)
+
+    def tell(self, *, is_there: bool) -> None:
+        """Those who wait for messages to be read go on."""
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback(is_there)
 
     def read_ahead(self) -> None:
         """The next messages are read before those in memory have all gone."""

@@ -131,7 +131,7 @@ class Channel:
         if consumer.no_ack:
             unacked.skip(len(entries))
         else:
-            unacked.add(consumer, entries)
+            unacked.add(consumer, consumer.queue.keep(entries))
             self.consumed_unacked += len(entries)
 
     def _make_head(self, consumer: Consumer, tail_size: int) -> bytes:

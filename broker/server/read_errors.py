@@ -59,7 +59,7 @@ class ReadErrors:
         self._timer = None
         for vhost in self._broker.vhosts.values():
             for queue in vhost.queues.values():
-                if queue.paged is not None:
+                if queue.paged is not None or queue.returned:
                     queue.touch()
         self._went_on()
         self._try_later()

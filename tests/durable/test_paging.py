@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from broker.core import paging
+from broker.core import paging, reading
+from broker.core.message import MESSAGE_OVERHEAD
 from broker.core.queue import Queue as CoreQueue
 from broker.storage.log import LogState
 from broker.wire.methods import commands
 from tests.durable.sim_log import SimLog
 from tests.durable.site import PERSISTENT, DurableSite
-from tests.protocol.client import Basic, Client, Queue, publish_octets
+from tests.protocol.client import Basic, Channel, Client, Queue, publish_octets
 
 LIMIT = 40_000
 HEAD = 1_000
@@ -24,7 +25,7 @@ BODY = 100
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "HEAD_BYTES", HEAD)
     monkeypatch.setattr(paging, "HEAD_BYTES_MIN", 100)
-    monkeypatch.setattr(paging, "FETCH_BYTES", 2_000)
+    monkeypatch.setattr(reading, "FETCH_BYTES", 2_000)
     monkeypatch.setattr(paging, "RUN_BYTES", 2_000)
 
 
@@ -183,35 +184,116 @@ def test_many_queues_share_the_memory_for_their_heads(site: DurableSite, client:
         assert consume(client, name) == bodies(0, 40)
 
 
-def test_consumer_that_acknowledges_nothing_does_not_fill_the_memory(
-    site: DurableSite, client: Client
+@pytest.mark.parametrize("durable", [True, False])
+def test_consumer_that_acknowledges_nothing_gets_all_and_fills_no_memory(
+    site: DurableSite, client: Client, durable: bool
 ) -> None:
-    declare(client, "q", durable=False)
-    made = fill(client, "q", 0, 1000, lasts=False)
+    queue = declare(client, "q", durable=durable)
+    made = fill(client, "q", 0, 1000, lasts=durable)
     client.tell(Basic.Consume, 2, queue="q")
     site.settle_down()
-    got = client.bodies(2)
-    assert len(got) < 200
-    assert site.broker.memory_used < LIMIT + 10_000
-    while len(got) < 1000:
-        client.tell(Basic.Ack, 2, delivery_tag=0, multiple=True)
+    assert client.bodies(2) == made
+    bare = 1000 * MESSAGE_OVERHEAD
+    assert bare <= queue.unacked_bytes < bare + LIMIT // 2 + 10_000
+    client.tell(Basic.Ack, 2, delivery_tag=0, multiple=True)
+    site.settle_down()
+    assert site.broker.memory_used == 0
+    assert queue.messages == 0
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("end", ["nack", "channel", "socket"])
+def test_messages_come_back_whole_that_were_remembered_without_their_content(
+    site: DurableSite, client: Client, durable: bool, end: str
+) -> None:
+    queue = declare(client, "q", durable=durable)
+    made = fill(client, "q", 0, 600, lasts=durable)
+    other = site.connect()
+    other.tell(Basic.Consume, queue="q", consumer_tag="all")
+    site.settle_down()
+    assert other.bodies() == made
+    if end == "nack":
+        other.tell(Basic.Cancel, consumer_tag="all")
+        other.tell(Basic.Nack, delivery_tag=0, multiple=True, requeue=True)
+    elif end == "channel":
+        other.tell(Channel.Close, reply_code=200, reply_text="")
+    else:
+        other.connection.receive_eof()
+        site.collect()
+    site.settle_down()
+    assert queue.messages_ready == 600
+    client.tell(Basic.Consume, 2, queue="q", no_ack=True)
+    site.settle_down()
+    got = [item for item in client.read(2) if item.kind is Basic.Deliver]
+    assert [item.body for item in got] == made
+    assert all(item.method.redelivered for item in got)
+    assert site.broker.memory_used == 0
+
+
+def test_get_waits_for_a_message_that_came_back(site: DurableSite, client: Client) -> None:
+    declare(client, "q", durable=False)
+    made = fill(client, "q", 0, 600, lasts=False)
+    client.tell(Basic.Consume, 2, queue="q", consumer_tag="all")
+    site.settle_down()
+    client.tell(Basic.Cancel, 2, consumer_tag="all")
+    client.tell(Basic.Nack, 2, delivery_tag=0, multiple=True, requeue=True)
+    client.read()
+    got = []
+    for _ in range(600):
+        client.tell(Basic.Get, queue="q")
         site.settle_down()
-        more = client.bodies(2)
-        assert more
-        got += more
+        got += client.bodies()
     assert got == made
 
 
-def test_one_consumer_that_acknowledges_nothing_lets_other_queues_go_on(
+@pytest.mark.parametrize("method", [Queue.Purge, Queue.Delete])
+def test_queue_is_emptied_while_what_came_back_is_read(
+    site: DurableSite, client: Client, method: Any
+) -> None:
+    declare(client, "q", durable=True)
+    fill(client, "q", 0, 600, lasts=True)
+    client.tell(Basic.Consume, 2, queue="q", consumer_tag="all")
+    site.settle_down()
+    client.tell(Basic.Cancel, 2, consumer_tag="all")
+    client.tell(Basic.Nack, 2, delivery_tag=0, multiple=True, requeue=True)
+    client.read()
+    waiting = site.connect()
+    # The first ones are in memory.
+    gone = -1
+    while not site.log.reads:
+        gone += 1
+        waiting.tell(Basic.Get, queue="q", no_ack=True)
+    waiting.read()
+    client.tell(method, queue="q")
+    site.settle_down()
+    [answer] = client.read()
+    assert answer.method.message_count == 600 - gone
+    assert site.broker.memory_used == 0
+    [item] = waiting.read()
+    assert item.kind is (Basic.GetEmpty if method is Queue.Purge else Channel.Close)
+    assert site.journal.batches.live_bytes == sum(
+        len(octets) for octets, _ in site.journal.definitions.values()
+    )
+
+
+def test_content_that_came_back_and_cannot_be_read_is_tried_again(
     site: DurableSite, client: Client
 ) -> None:
-    for name in ("q", "r"):
-        declare(client, name, durable=False)
-    fill(client, "q", 0, 1000, lasts=False)
-    made = fill(client, "r", 0, 300, lasts=False)
-    client.tell(Basic.Consume, queue="q")
+    queue = declare(client, "q", durable=True)
+    made = fill(client, "q", 0, 600, lasts=True)
+    other = site.connect()
+    other.tell(Basic.Consume, queue="q")
     site.settle_down()
-    assert consume(client, "r") == made
+    other.connection.receive_eof()
+    site.collect()
+    client.tell(Basic.Consume, 2, queue="q", no_ack=True)
+    assert site.log.reads
+    site.log.answer(1, fail=True)
+    assert 500 < queue.messages_ready < 600
+    queue.touch()
+    site.broker.run_deliveries()
+    site.settle_down()
+    assert client.bodies(2) == made
 
 
 def test_get_reads_what_it_needs_however_short_memory_is(site: DurableSite, client: Client) -> None:

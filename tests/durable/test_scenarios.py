@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.core import paging
+from broker.core import paging, reading
 from broker.core.lasting import AHEAD
 from broker.errors import ReplyCode
 from broker.wire.methods import Method
@@ -136,7 +136,7 @@ def test_message_is_delivered_once_when_paging_begins_amid_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(paging, "HEAD_BYTES", 700)
-    monkeypatch.setattr(paging, "FETCH_BYTES", 300)
+    monkeypatch.setattr(reading, "FETCH_BYTES", 300)
     site, client = start(memory=20_000)
     bodies = [b"%03d" % number + b"x" * 100 for number in range(30)]
     for body in bodies:

@@ -60,7 +60,6 @@ def queue_values(queue: Queue) -> Any:
         "ready_bytes": queue.ready_bytes,
         "unacked": (queue.unacked_count, queue.unacked_bytes),
         "consumers": [_consumer(consumer) for consumer in queue.consumers],
-        "has_had_consumer": queue.has_had_consumer,
     }
 
 

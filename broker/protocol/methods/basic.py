@@ -137,7 +137,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
         channel.unacked.skip(1)
     else:
         counters.messages_delivered_get_manual_ack += 1
-        channel.unacked.add(_getter(channel, queue), [entry])
+        channel.unacked.add(_getter(channel, queue), queue.keep([entry]))
     counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
     exchange, routing_key, _, _ = message[ORIGIN]
