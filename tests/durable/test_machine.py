@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from broker.core import cleaner, consumer, definitions, lasting, paging, records
+from broker.core import cleaner, consumer, definitions, lasting, paging, reading, records
 from broker.core.batches import Batches
 from broker.core.broker import Broker
 from broker.core.consumer import Consumer
@@ -43,7 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleaner, "STEP", 300)
     monkeypatch.setattr(paging, "MARK_SHARE", 0.05)
     monkeypatch.setattr(paging, "HEAD_BYTES", 700)
-    monkeypatch.setattr(paging, "FETCH_BYTES", 300)
+    monkeypatch.setattr(reading, "FETCH_BYTES", 300)
     monkeypatch.setattr(lasting, "AHEAD", 8)
     for module in (consumer, channel):
         monkeypatch.setattr(module, "BATCH_MAX", 4)
@@ -214,10 +214,10 @@ FAULTS: dict[str, tuple[str, Any, str, Any]] = {
     "bindings do not last": ("definitions", definitions, "_make_binding", lambda *_: None),
     "memory is counted twice": (
         "memory",
-        paging,
+        reading,
         "_page_in",
-        after(paging._page_in, lambda queue, paged, entries, size: queue.broker.__setattr__(
-            "memory_used", queue.broker.memory_used + size)),
+        after(reading._page_in, lambda queue, paged, entries: queue.broker.__setattr__(
+            "memory_used", queue.broker.memory_used + len(entries))),
     ),
     "not all that is settled is let go": ("live bytes", Batches, "free", free_too_little),
     "what waits for the disk is counted twice": (

@@ -1,0 +1,190 @@
+"""Reading messages again that are in a log alone: the next ones of a backlog, and those that came
+back after memory was short.
+
+Theory of operation. What is handed out while memory is short is remembered without its content
+(`lightened`), if a log has it: a consumer may hold as many messages as it likes. When such a bare
+entry comes back, its queue stands still until the content is read, so that order is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from broker.core import records
+from broker.core.message import CONTENT, MESSAGE, NUMBER, Entry, entry_size
+from broker.core.paging import Paged
+from broker.core.stored import Run
+
+if TYPE_CHECKING:
+    from broker.core.lasting import Lasting
+    from broker.core.queue import Queue
+
+FETCH_BYTES = 1 << 20
+"""Octets that are read at once, if the queue has as many."""
+
+
+# The next ones
+
+
+def fetch(queue: Queue) -> None:
+    """Asks for the next messages of this queue, unless that is under way. If all are in memory,
+    they are ready at once."""
+    paged = queue.paged
+    if paged is None or paged.is_reading:
+        return
+    if not paged.count:
+        _page_in(queue, paged, [])
+        return
+    store, runs = paged.next_runs(min(FETCH_BYTES, 2 * queue.broker.pager.head_bytes))
+    journal = store.journal
+    paged.is_reading = True
+    if runs[0].position > journal.durable:
+        # It was stored anew just now.
+        journal.when_durable(runs[0].position, partial(_fetch_again, queue, paged))
+        return
+
+    def done(pieces: list[bytes] | None) -> None:
+        paged.is_reading = False
+        if pieces is not None and queue.paged is paged:
+            _take(queue, paged, store, list(zip(runs, pieces, strict=True)))
+        queue.tell(is_there=pieces is not None)
+        journal.on_progress()
+
+    journal.log.read([(run.position, run.offset, run.size) for run in runs], done)
+
+
+def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
+    paged.is_reading = False
+    if is_durable and queue.paged is paged:
+        fetch(queue)
+    else:
+        queue.tell(is_there=is_durable)
+
+
+def _take(queue: Queue, paged: Paged, store: Lasting, read: list[tuple[Run, bytes]]) -> None:
+    entries: list[Entry] = []
+    for run, piece in read:
+        messages = records.read_put(piece, 0).messages(piece)
+        # It may have been stored anew since, in parts.
+        for number in range(max(run.first, paged.first), min(run.stop, paged.stop)):
+            if store.stored.find(number) is not None:
+                message = messages[run.skipped + number - run.first]
+                entries.append((number, message, store.times_returned(number)))
+        paged.first = max(paged.first, min(run.stop, paged.stop))
+    paged.count -= len(entries)
+    _page_in(queue, paged, entries)
+
+
+def _page_in(queue: Queue, paged: Paged, entries: list[Entry]) -> None:
+    """Ready messages were read again, the next ones behind those in memory."""
+    size = sum(map(entry_size, entries))
+    queue.ready.extend(entries)
+    queue.ready_bytes += size
+    queue.broker.memory_used += size
+    if not paged.count:
+        queue.ready.extend(paged.tail)
+        queue.ready.extend(paged.fresh)
+        queue.ready_bytes += paged.tail_bytes
+        queue.paged = None
+    queue.touch()
+
+
+# Those that came back
+
+
+def is_bare(entry: Entry) -> bool:
+    """Whether its content is in a log alone."""
+    return not entry[MESSAGE][CONTENT]
+
+
+def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
+    """Entries that were handed out, without their contents as far as these can be read again. What
+    that frees counts no longer."""
+    kept: list[Entry] = []
+    freed = 0
+    stores = [store for store in queue.stores if not store.journal.has_failed]
+    for entry in entries:
+        number, (content, _, origin, framing), returns = entry
+        if any(store.stored.find(number) is not None for store in stores):
+            freed += len(content)
+            kept.append((number, (b"", 0, origin, framing), returns))
+        else:
+            kept.append(entry)
+    queue.unacked_bytes -= freed
+    queue.broker.memory_used -= freed
+    return kept
+
+
+def read_returned(queue: Queue) -> None:
+    """Reads the first messages that came back bare. They are out of the queue's reach until they
+    are there, and it stands still."""
+    found = _first_bare(queue)
+    store, runs = found[0][1], [run for _, _, run in found]
+    journal = store.journal
+    reading = queue.reading = [entry for entry, _, _ in found]
+    if runs[0].position > journal.durable:
+
+        def again(is_durable: bool) -> None:
+            if queue.reading is reading:
+                _give_back(queue, reading)
+                queue.touch()
+            queue.tell(is_there=is_durable)
+
+        journal.when_durable(runs[0].position, again)
+        return
+
+    def done(pieces: list[bytes] | None) -> None:
+        if queue.reading is reading:
+            if pieces is None:
+                _give_back(queue, reading)
+            else:
+                _give_back(queue, list(map(_filled, reading, runs, pieces)))
+                queue.touch()
+        queue.tell(is_there=pieces is not None)
+        journal.on_progress()
+
+    journal.log.read([(run.position, run.offset, run.size) for run in runs], done)
+
+
+def _first_bare(queue: Queue) -> list[tuple[Entry, Lasting, Run]]:
+    """Takes the first bare entries of those that came back, and says where they are: in one log,
+    and durable, unless it is only one."""
+    found: list[tuple[Entry, Lasting, Run]] = []
+    size = 0
+    while queue.returned and is_bare(queue.returned[0]) and size < FETCH_BYTES:
+        store, run = _where(queue, queue.returned[0][NUMBER])
+        if found and (store is not found[0][1] or run.position > store.journal.durable):
+            break
+        found.append((heappop(queue.returned), store, run))
+        size += run.size
+        if run.position > store.journal.durable:
+            break
+    return found
+
+
+def _where(queue: Queue, number: int) -> tuple[Lasting, Run]:
+    for store in queue.stores:
+        run = store.stored.find(number)
+        if run is not None:
+            return store, run
+    raise LookupError(f"message {number} of queue '{queue.name}' is in no log")
+
+
+def _filled(entry: Entry, run: Run, piece: bytes) -> Entry:
+    number, _, returns = entry
+    messages = records.read_put(piece, 0).messages(piece)
+    return number, messages[run.skipped + number - run.first], returns
+
+
+def _give_back(queue: Queue, entries: list[Entry]) -> None:
+    """They are among those that came back again, in whatever state."""
+    size = sum(map(entry_size, entries)) - sum(map(entry_size, queue.reading))
+    queue.reading = []
+    for entry in entries:
+        heappush(queue.returned, entry)
+    queue.ready_bytes += size
+    queue.returned_bytes += size
+    queue.broker.memory_used += size
