@@ -7,6 +7,7 @@ by step, and runs while less than half of the log is wanted.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from broker.core import records
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from broker.core.journal import Journal
     from broker.core.lasting import Lasting
 
-STEP = 4 << 20
-"""Octets of old batches that are cleaned at once."""
+STEP = 2 << 20
+"""Octets of old batches that are cleaned at once, and the rest of the last of these."""
 SLACK = 8 << 20
 """Octets that may be unwanted however little is wanted."""
 
@@ -77,41 +78,42 @@ class Cleaner:
             if kind == Kind.PUT:
                 put = records.read_put(batch, at)
                 wanted = self._wanted(put, position, at)
-                if any(wanted):
+                if wanted:
                     self._store_runs(put, batch, wanted)
 
-    def _wanted(self, put: Put, position: Position, at: int) -> list[tuple[Lasting, ...]]:
-        """For each message of a record, the queues in which it is alive and stored here."""
-        targets = [
-            (queue, first)
-            for queue_id, first in put.targets
-            if (queue := self._journal.queues.get(queue_id)) is not None
-        ]
-        return [
-            tuple(
-                queue
-                for queue, first in targets
-                if (run := queue.stored.find(first + place)) is not None
-                and (run.position, run.offset) == (position, at)
-            )
-            for place in range(len(put.sizes))
-        ]
+    def _wanted(self, put: Put, position: Position, at: int) -> list[tuple[Lasting, bytearray]]:
+        """The queues in which messages of a record are alive and stored here; and which: one octet
+        for each message, 1 if it is."""
+        wanted = []
+        for queue_id, first in put.targets:
+            queue = self._journal.queues.get(queue_id)
+            if queue is None:
+                continue
+            flags = bytearray(len(put.sizes))
+            for run in queue.stored.runs_from(first):
+                if run.first >= first + len(flags):
+                    break
+                if (run.position, run.offset) == (position, at):
+                    numbers = queue.stored.unsettled(run)
+                    for start, count in zip(*records.ranges(numbers), strict=True):
+                        flags[start - first : start - first + count] = b"\x01" * count
+            if any(flags):
+                wanted.append((queue, flags))
+        return wanted
 
-    def _store_runs(self, put: Put, batch: bytes, wanted: list[tuple[Lasting, ...]]) -> None:
+    def _store_runs(self, put: Put, batch: bytes, wanted: list[tuple[Lasting, bytearray]]) -> None:
         messages = put.messages(batch)
         firsts = dict(put.targets)
         place = 0
-        while place < len(wanted):
-            stop = place + 1
-            while stop < len(wanted) and wanted[stop] == wanted[place]:
-                stop += 1
-            queues = wanted[place]
+        for alive, group in groupby(zip(*[flags for _, flags in wanted], strict=True)):
+            count = len(list(group))
+            queues = [queue for (queue, _), is_alive in zip(wanted, alive, strict=True) if is_alive]
             if queues:
                 numbers = [firsts[queue.id] + place for queue in queues]
-                self._journal.store_anew(queues, numbers, messages[place:stop])
+                self._journal.store_anew(queues, numbers, messages[place : place + count])
                 for queue, first in zip(queues, numbers, strict=True):
-                    queue.note_returns_anew(first, first + stop - place)
-            place = stop
+                    queue.note_returns_anew(first, first + count)
+            place += count
 
     def _let_go(self, stop: Position) -> None:
         """Nothing before `stop` is wanted any more, once what was written now is durable."""

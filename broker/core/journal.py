@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 UNDER_WAY_MAX = 2
 """Batches that are handed to the log before the first of them is durable."""
+BATCH_BYTES = 2 << 20
+"""Octets from which a batch is handed over anyway: what is cleaned later, is cleaned by batches."""
 WAITING_MAX = 32 << 20
 """Octets that may wait for the log before publishers have to wait too."""
 
@@ -201,7 +203,8 @@ class Journal:
             if self._callbacks:
                 self._refuse()
             return
-        if len(self._under_way) >= UNDER_WAY_MAX:
+        is_large = self.batches.pending_bytes >= BATCH_BYTES
+        if len(self._under_way) >= UNDER_WAY_MAX and not is_large:
             return
         self.end_changes()
         self.cleaner.run()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from broker.core.message import NUMBER, Entry
+from broker.core.message import NUMBER, Entry, Message
 from broker.core.stored import StoredRuns
 from broker.storage.log import Position
 
@@ -119,6 +120,18 @@ class Lasting:
         self.delivered_to = self.reserved_to = min(self.delivered_to, self.next_number - 1)
         find = self.stored.find
         self.returns = {n: times for n, times in self.returns.items() if find(n) is not None}
+
+    def entries(self, first: int, messages: Sequence[Message]) -> list[Entry]:
+        """Entries for messages `first` and up that were read again, without those that are settled.
+        How often each came back is what the log has, at least."""
+        numbers = self.stored.numbers(first, first + len(messages))
+        if self.returns or first <= self.delivered_to:
+            times: Iterable[int] = map(self.times_returned, numbers)
+        else:
+            times = repeat(0)
+        if len(numbers) < len(messages):
+            messages = [messages[number - first] for number in numbers]
+        return list(zip(numbers, messages, times))  # noqa: B905  # one of them never ends
 
     def times_returned(self, number: int) -> int:
         """How often a message came back, at least, as the log has it."""

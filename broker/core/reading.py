@@ -68,12 +68,11 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: list[tuple[Run, byte
     entries: list[Entry] = []
     for run, piece in read:
         messages = records.read_put(piece, 0).messages(piece)
-        # It may have been stored anew since, in parts.
-        for number in range(max(run.first, paged.first), min(run.stop, paged.stop)):
-            if store.stored.find(number) is not None:
-                message = messages[run.skipped + number - run.first]
-                entries.append((number, message, store.times_returned(number)))
-        paged.first = max(paged.first, min(run.stop, paged.stop))
+        first, stop = max(run.first, paged.first), min(run.stop, paged.stop)
+        if first < stop:
+            at = run.skipped + first - run.first
+            entries += store.entries(first, messages[at : at + stop - first])
+            paged.first = stop
     paged.count -= len(entries)
     _page_in(queue, paged, entries)
 

@@ -169,6 +169,17 @@ class StoredRuns:
         run = self._run(place)
         return run if number < run.stop else None
 
+    def numbers(self, first: int, stop: int) -> list[int]:
+        """Those of the numbers `first` to `stop - 1` that are stored and not settled."""
+        numbers: list[int] = []
+        for run in self.runs_from(first):
+            if run.first >= stop:
+                break
+            numbers += range(max(first, run.first), min(stop, run.stop))
+        if self._settled:
+            return [number for number in numbers if number not in self._settled]
+        return numbers
+
     def unsettled(self, run: Run) -> list[int]:
         """The numbers of a run that are not settled."""
         numbers = range(run.first, run.stop)
