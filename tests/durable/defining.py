@@ -77,7 +77,8 @@ class Defining:
     def delete_exchange(self, number: int, name: str) -> None:
         peer = self.idle(number)
         exchange = self.seen.world.exchanges.get(name)
-        if exchange is None:
+        waited_for = [each.waiting.exchange for each in self.seen.peers if each.waiting is not None]
+        if exchange is None or name in waited_for:
             return
         self.seen.world.delete(exchange, self.seen.at)
         wish = Wish(Exchange.DeleteOk, nothing, self.seen.at if exchange.lasts else 0)

@@ -10,19 +10,17 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from broker.errors import ReplyCode
 from tests.durable.defining import EXCHANGES, PEERS, QUEUES, SOURCES, Defining, nothing
 from tests.durable.model import NEVER
-from tests.durable.observer import Observer, size_of_body
-from tests.durable.peer import CONFIRM, CONSUME, TX, ConsumerModel, Peer, Publish, Wish
-from tests.durable.site import PERSISTENT
-from tests.protocol.client import Basic, Queue, Tx, publish_octets
-
-BACKLOG_MAX = 40
+from tests.durable.observer import Observer
+from tests.durable.peer import CONFIRM, CONSUME, TX, ConsumerModel, Peer, Wish
+from tests.durable.publishing import Publishing
+from tests.protocol.client import Basic, Queue
 
 queue_names = st.sampled_from(["q0", "q0", "q1", "t0"])
 peers = st.integers(0, PEERS - 1)
 shares = st.integers(0, 15)
 
 
-class DurableMachine(Defining, RuleBasedStateMachine):
+class DurableMachine(Defining, Publishing, RuleBasedStateMachine):
     """Rules that do nothing where they make no sense: so few steps are rejected."""
 
     off: frozenset[str] = frozenset()
@@ -53,7 +51,7 @@ class DurableMachine(Defining, RuleBasedStateMachine):
         one."""
         while True:
             for peer in (self.seen.peers[number], *self.seen.peers):
-                if peer.wish is None:
+                if peer.is_idle:
                     return peer
             assert self.disk_goes_on(), "a client waits for nothing"
 
@@ -86,12 +84,6 @@ class DurableMachine(Defining, RuleBasedStateMachine):
 
     # Publishing
 
-    def place(self, choice: int) -> tuple[str, str]:
-        """An exchange and a routing key."""
-        return [("", "q0"), ("", "q0"), ("", "q1"), ("", "t0"), ("amq.fanout", ""), ("x0", "")][
-            choice
-        ]
-
     @rule(
         number=peers,
         choice=st.integers(0, 5),
@@ -105,80 +97,16 @@ class DurableMachine(Defining, RuleBasedStateMachine):
     ) -> None:
         self.publish_some(number, choice, count, padding, persistent=persistent, in_tx=in_tx)
 
-    def publish_some(
-        self, number: int, choice: int, count: int, padding: int, *, persistent: bool, in_tx: bool
-    ) -> None:
-        peer = self.idle(number)
-        world = self.seen.world
-        exchange, key = self.place(choice)
-        if exchange not in ("", *world.exchanges):
-            return
-        targets = world.route(exchange, key)
-        if any(len(queue.ready) > BACKLOG_MAX for queue in targets) or not self.has_memory(
-            count * (padding + 400) * len(targets)
-        ):
-            return
-        octets = []
-        frame_max = peer.client.connection.frame_max
-        for _ in range(count):
-            self.bodies += 1
-            body = b"%06d" % self.bodies + b"x" * padding
-            size = size_of_body(body, frame_max, persistent=persistent)
-            publish = Publish(body, size, persistent, targets)
-            if in_tx:
-                peer.tx_publishes.append(publish)
-            else:
-                self.published(publish)
-                must_last = persistent and any(queue.lasts for queue in targets)
-                peer.note_publish(self.seen.at if must_last else 0)
-            octets.append(
-                publish_octets(
-                    body,
-                    exchange=exchange,
-                    key=key,
-                    channel=TX if in_tx else CONFIRM,
-                    frame_max=frame_max,
-                    **(PERSISTENT if persistent else {}),
-                )
-            )
-        peer.client.feed(b"".join(octets))
-        self.seen.look()
-
     @rule(choice=st.integers(0, 3), count=st.integers(1, 4))
     def publish_persistent(self, choice: int, count: int) -> None:
         self.publish_some(0, choice, count, 90, persistent=True, in_tx=False)
 
-    def has_memory(self, size: int) -> bool:
-        broker = self.seen.site.broker
-        used = broker.memory_used + sum(journal.index_bytes for journal in broker.journals)
-        return not broker.limits.memory or used + size < broker.limits.memory
-
-    def published(self, publish: Publish) -> None:
-        for queue in publish.targets:
-            if queue.gone == NEVER:
-                queue.add(publish.body, publish.size, self.seen.at, persistent=publish.persistent)
-
     @rule(number=peers, commit=st.sampled_from([True, True, False]))
     def end_transaction(self, number: int, *, commit: bool) -> None:
-        peer = self.idle(number)
-        publishes, peer.tx_publishes = peer.tx_publishes, []
-        tags, peer.tx_tags = peer.tx_tags, []
-        if not commit:
-            wish = Wish(Tx.RollbackOk, nothing)
-            self.ask(peer, wish, Tx.Rollback, TX)
-            return
-        lasts = False
-        for publish in publishes:
-            self.published(publish)
-            lasts |= publish.persistent and any(
-                queue.lasts and queue.gone == NEVER for queue in publish.targets
-            )
-        for tag in tags:
-            held = peer.release(TX, tag)
-            held.queue.settle(held.item, self.seen.at)
-            lasts |= held.item.lasts and held.queue.lasts and held.queue.gone == NEVER
-        wish = Wish(Tx.CommitOk, nothing, self.seen.at if lasts else 0)
-        self.ask(peer, wish, Tx.Commit, TX)
+        if commit:
+            self.commit(number)
+        else:
+            self.roll_back(number)
 
     # Consuming
 
@@ -291,7 +219,7 @@ class DurableMachine(Defining, RuleBasedStateMachine):
         queue = self.seen.world.queues.get(name)
         if queue is None:
             return
-        lasts = queue.lasts and any(queue.items[number].lasts for number in queue.ready)
+        lasts = queue.lasts and any(self.is_stored(queue.items[number]) for number in queue.ready)
         count = queue.purge(self.seen.at)
 
         def answered(method: Any) -> None:
@@ -325,7 +253,7 @@ class DurableMachine(Defining, RuleBasedStateMachine):
                 self.seen.look()
 
     def disk_goes_on(self) -> bool:
-        busy = [log for log in self.seen.site.logs if log.undurable or log.has_news]
+        busy = [log for log in self.seen.site.logs if log.can_work or log.has_news]
         if not busy:
             return False
         for log in busy:
@@ -336,7 +264,7 @@ class DurableMachine(Defining, RuleBasedStateMachine):
 
     def check_if_quiet(self) -> None:
         """What must hold when the disk has done all it had to, if it has."""
-        if not any(log.undurable or log.has_news for log in self.seen.site.logs):
+        if not any(log.can_work or log.has_news for log in self.seen.site.logs):
             self.seen.check_quiet()
 
     @rule()
@@ -349,16 +277,14 @@ class DurableMachine(Defining, RuleBasedStateMachine):
 
     def connection_dies(self, number: int, *, closed: bool = False) -> None:
         """Somebody is gone, or is closed by the broker."""
-        peer = self.seen.peers.pop(number)
-        for held in peer.all_held():
-            held.queue.give_back(held.item)
+        peer = self.seen.peers[number]
         if closed:
             peer.client.connection.close(ReplyCode.CONNECTION_FORCED, "CONNECTION_FORCED - test")
         else:
             peer.client.connection.receive_eof()
         self.seen.site.collect()
         peer.client.read()
-        self.seen.site.clients.remove(peer.client)
+        self.seen.forget(peer)
         self.seen.look(strict=False)
 
     @rule(what=st.integers(0, 11), keep=st.integers(0, 2), name=queue_names)

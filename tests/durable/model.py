@@ -32,8 +32,9 @@ class Item(Thing):
     number: int = 0
     body: bytes = b""
     size: int = 0
-    # Whether somebody has seen it, and whether the next delivery is marked; None: who knows.
+    # Whether somebody has seen it while that could be written down.
     was_seen: bool = False
+    # Whether the next delivery is marked; None: who knows.
     mark: bool | None = False
 
 
@@ -63,10 +64,10 @@ class QueueModel(Thing):
     def find(self, body: bytes) -> Item | None:
         return next((item for item in self.items.values() if item.body == body), None)
 
-    def hand_out(self, item: Item) -> None:
+    def hand_out(self, item: Item, *, is_noted: bool) -> None:
         self.ready.remove(item.number)
         self.held.add(item.number)
-        item.was_seen = True
+        item.was_seen |= is_noted
 
     def settle(self, item: Item, at: int) -> None:
         self.held.discard(item.number)

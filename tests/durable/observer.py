@@ -6,11 +6,17 @@ from __future__ import annotations
 from typing import Any
 
 from broker.core.message import MESSAGE_OVERHEAD
+from broker.storage.log import LogState
+from broker.wire.methods import commands
 from broker.wire.properties import DELIVERY_MODE
+from tests.durable.insides import bare_tags, is_out_of_reach, state_of
 from tests.durable.model import NEVER, QueueModel, World, is_prefix
-from tests.durable.peer import ConsumerModel, Held, Peer
+from tests.durable.peer import ConsumerModel, Held, Peer, Publish, Sent
 from tests.durable.site import DurableSite
 from tests.protocol.client import Basic, Received, content_octets
+
+Connection = commands.Connection
+FAILED = LogState.FAILED
 
 
 class ViolationError(AssertionError):
@@ -33,8 +39,6 @@ class Observer:
         self.peers: list[Peer] = []
         # The batch that what happens in this step gets into.
         self.at = self.site.log.next
-        # What came in this step, by queue: who got it, and what.
-        self.came: dict[QueueModel, list[tuple[ConsumerModel | None, Received]]] = {}
         self.was_empty: list[QueueModel] = []
         # Whether an invariant did not hold: then nothing more is worth looking at.
         self.is_broken = False
@@ -44,16 +48,21 @@ class Observer:
             self.is_broken = True
             raise ViolationError(invariant, str(text))
 
-    # What came
+    @property
+    def has_failed(self) -> bool:
+        """Whether the broker knows that nothing more will be durable."""
+        return self.site.log.state is FAILED
 
     def look(self, *, strict: bool = True) -> None:
         """Takes all that was sent. With `strict`, each queue was delivered from its front."""
-        self.came.clear()
         self.was_empty.clear()
+        self.resume_publishers()
         handed: dict[QueueModel, list[int]] = {}
-        for peer in self.peers:
+        count = len(self.peers)
+        for peer in self.in_order_of_their_ends():
             for received in peer.client.read():
                 self.take(peer, received, handed)
+        strict = strict and len(self.peers) == count
         for queue, numbers in handed.items():
             # What was ready before: what is, and what was just taken.
             ready = sorted([*queue.ready, *numbers])
@@ -63,11 +72,52 @@ class Observer:
         self.at = self.site.log.next
         self.check_accounts()
 
+    def in_order_of_their_ends(self) -> list[Peer]:
+        """The clients; those in front whose connection was closed: what they held went on to
+        others, and perhaps from these to others again."""
+        notes = self.site.notes
+        ended = [details["connection"] for event, details in notes if event == "connection_error"]
+        notes.clear()
+        names = {name: place - len(ended) for place, name in enumerate(ended)}
+        return sorted(self.peers, key=lambda peer: names.get(peer.client.connection.name, 0))
+
+    # What is published
+
+    def arrive(self, peer: Peer, sent: Sent, at: int) -> None:
+        """The broker took publishes."""
+        targets = self.world.route(sent.exchange, sent.key)
+        for publish in sent.publishes:
+            publish.targets = targets
+            if sent.in_tx:
+                peer.tx_publishes.append(publish)
+            else:
+                self.add(publish, at)
+                peer.note_publish(at if publish.must_last() else 0)
+
+    def add(self, publish: Publish, at: int) -> None:
+        """A message is in its queues."""
+        for queue in publish.targets:
+            if queue.gone == NEVER:
+                queue.add(publish.body, publish.size, at, persistent=publish.persistent)
+
+    def resume_publishers(self) -> None:
+        """What publishers sent who had to wait, is taken."""
+        for connection, at in self.site.unblocked:
+            for peer in self.peers:
+                if peer.client.connection is connection and peer.waiting is not None:
+                    told = [received.kind for received in peer.client.reader.received]
+                    self.check("pauses", Connection.Unblocked in told, "it was not told to go on")
+                    sent, peer.waiting = peer.waiting, None
+                    self.arrive(peer, sent, at)
+        self.site.unblocked.clear()
+
+    # What came
+
     def take(self, peer: Peer, received: Received, handed: dict[QueueModel, list[int]]) -> None:
         method = received.method
         wish = peer.wish
-        if received.kind is Basic.Ack:
-            self.take_confirm(peer, method.delivery_tag, multiple=method.multiple)
+        if received.kind in (Basic.Ack, Basic.Nack):
+            self.take_confirm(peer, received)
         elif received.kind is Basic.Deliver:
             consumer = peer.consumers[method.consumer_tag]
             last = self.hand_out(peer, received, consumer.queue, consumer, consumer.no_ack)
@@ -77,6 +127,13 @@ class Observer:
         elif received.kind is Basic.Cancel:
             gone = peer.consumers.pop(method.consumer_tag)
             self.check("definitions", gone.queue.gone != NEVER, "a consumer was cancelled")
+        elif received.kind is Connection.Close:
+            self.take_end(peer, method.reply_text)
+            # What it got comes to others now.
+            handed.clear()
+        elif received.kind in (Connection.Blocked, Connection.Unblocked):
+            waits = peer.waiting is not None
+            self.check("pauses", waits == (received.kind is Connection.Blocked), received.kind)
         elif wish is not None and received.kind in (wish.kind, Basic.GetEmpty):
             self.check("answers", wish.durable <= self.site.log.durable, f"{received.kind} early")
             peer.wish = None
@@ -92,16 +149,38 @@ class Observer:
         else:
             raise ViolationError("protocol", f"{received.kind} {getattr(method, 'reply_text', '')}")
 
-    def take_confirm(self, peer: Peer, tag: int, *, multiple: bool) -> None:
-        first = min(peer.unconfirmed, default=tag)
-        for seq in range(first if multiple else tag, tag + 1):
+    def take_confirm(self, peer: Peer, received: Received) -> None:
+        tag = received.method.delivery_tag
+        first = min(peer.unconfirmed, default=tag) if received.method.multiple else tag
+        batches = []
+        for seq in range(first, tag + 1):
             self.check("confirms", seq in peer.unconfirmed, f"{seq} is confirmed twice, or unknown")
-            batch = peer.unconfirmed.pop(seq, 0)
-            self.check(
-                "confirms",
-                batch <= self.site.log.durable,
-                f"{seq} is confirmed; it is in {batch}, durable is {self.site.log.durable}",
-            )
+            batches.append(peer.unconfirmed.pop(seq, 0))
+        durable = self.site.log.durable
+        is_durable = max(batches, default=0) <= durable
+        if received.kind is Basic.Ack:
+            text = f"{first} to {tag} are confirmed; they are in {batches}, durable is {durable}"
+            self.check("confirms", is_durable, text)
+        else:
+            # Also what need not last, if it came behind something that had to.
+            self.check("confirms", self.has_failed, f"{first} to {tag} are refused without need")
+
+    def take_end(self, peer: Peer, text: str) -> None:
+        """The broker closed this connection."""
+        wish = peer.wish
+        is_get = wish is not None and wish.kind is Basic.GetOk
+        is_unread = self.site.is_unread or any(log.state is FAILED for log in self.site.logs)
+        is_refused = wish is not None and self.has_failed
+        self.check("answers", is_refused or (is_get and is_unread), f"closed: {text}")
+        self.forget(peer)
+        peer.client.connection.receive_eof()
+
+    def forget(self, peer: Peer) -> None:
+        """A client is gone, and what it held is back."""
+        for held in peer.all_held():
+            held.queue.give_back(held.item)
+        self.peers.remove(peer)
+        self.site.clients.remove(peer.client)
 
     def hand_out(
         self,
@@ -120,7 +199,8 @@ class Observer:
         self.check(
             "redelivered", item.mark in (None, marked), f"{received.body!r}: {marked} ({item})"
         )
-        queue.hand_out(item)
+        # Without a log nothing says who has seen what.
+        queue.hand_out(item, is_noted=not self.has_failed)
         if no_ack:
             queue.settle(item, self.at)
             return item.number
@@ -138,9 +218,12 @@ class Observer:
         broker, journal = self.site.broker, self.site.journal
         held_bytes = dict.fromkeys(self.world.queues, 0)
         for peer in self.peers:
-            for held in peer.all_held():
-                if held.queue.gone == NEVER:
-                    held_bytes[held.queue.name] += held.item.size
+            bare = bare_tags(peer)
+            for channel, tags in peer.held.items():
+                for tag, held in tags.items():
+                    if held.queue.gone == NEVER:
+                        size = MESSAGE_OVERHEAD if (channel, tag) in bare else held.item.size
+                        held_bytes[held.queue.name] += size
         memory = sum(peer.tx_size() for peer in self.peers)
         for name, model in self.world.queues.items():
             queue = self.site.vhost.queues.get(name)
@@ -164,12 +247,16 @@ class Observer:
             batches.size(at) for at in range(max(batches.first, journal.durable + 1), log.next)
         )
         waiting += batches.pending_bytes
+        waiting = 0 if self.has_failed else waiting
         self.check("log bytes", journal.waiting_bytes == waiting, journal.waiting_bytes)
 
     def check_live(self) -> None:
         """What the log holds for somebody, recomputed; nothing waits to be written."""
         journal = self.site.journal
-        if journal.has_pending:
+        if self.has_failed:
+            # What is settled stays in the log.
+            self.check_scratch()
+        if journal.has_pending or self.has_failed:
             return
         live = sum(len(octets) for octets, _ in journal.definitions.values())
         for name, model in self.world.queues.items():
@@ -197,10 +284,11 @@ class Observer:
         for queue in self.site.vhost.queues.values():
             if queue.scratch is None:
                 continue
-            stored, paged = queue.scratch.stored, queue.paged
+            stored = queue.scratch.stored
             live += sum(run.share * len(stored.unsettled(run)) for run in stored.runs_from(0))
-            most = 0 if paged is None else paged.count + len(paged.tail)
-            self.check("live bytes", stored.count <= most, (stored.count, most))
+            # A log that has failed forgets nothing.
+            is_known = stored.count <= queue.messages or pager.scratch.has_failed
+            self.check("live bytes", is_known, stored.count)
         self.check("live bytes", pager.scratch.batches.live_bytes == live, live)
 
     # When all is done
@@ -209,12 +297,12 @@ class Observer:
         """The disk has done all it had to: nobody waits for it any more."""
         for peer in self.peers:
             self.check("answers", peer.wish is None, peer.wish)
+            is_alarm = self.site.is_full or self.site.broker.is_memory_short
+            self.check("pauses", peer.waiting is None or is_alarm, "nobody lets it go on")
             self.check("confirms", not peer.unconfirmed, f"{peer.unconfirmed} are not confirmed")
             for consumer in peer.consumers.values():
                 is_idle = consumer.has_room() and bool(consumer.queue.ready)
-                # What is not acknowledged fills the memory: no more is read.
-                queue = self.site.vhost.queues[consumer.queue.name]
-                is_idle = is_idle and not self.site.broker.pager.must_wait(queue)
+                is_idle = is_idle and not is_out_of_reach(self.site, consumer.queue.name)
                 self.check("delivery", not is_idle, f"{consumer} has room")
         self.check_live()
 
@@ -262,25 +350,6 @@ class Observer:
         self.check("live bytes", batches.live_bytes == definitions, batches.live_bytes)
         for journal in site.broker.journals[1:]:
             self.check("live bytes", not journal.batches.live_bytes, "in the scratch log")
-
-
-def state_of(site: DurableSite) -> Any:
-    """What a start made of the log."""
-    journal = site.journal
-    return (
-        [
-            (queue.name, queue.messages_ready, queue.next_number)
-            + (
-                (lasting.id, lasting.stored.count, lasting.delivered_to, lasting.returns)
-                if (lasting := queue.lasting)
-                else ()
-            )
-            for queue in site.vhost.queues.values()
-        ],
-        list(site.vhost.exchanges),
-        dict(journal.definitions),
-        (journal.batches.live_bytes, journal.batches.total_bytes, site.broker.next_queue_id),
-    )
 
 
 def size_of_body(body: bytes, frame_max: int, *, persistent: bool) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.durable.model import Item, QueueModel
+from tests.durable.model import NEVER, Item, QueueModel
 from tests.durable.site import DurableSite
 from tests.protocol.client import Confirm, Tx
 
@@ -18,7 +18,7 @@ CONFIRM, CONSUME, TX = 1, 2, 3
 class ConsumerModel:
     """A consumer: what it may hold, and what it holds."""
 
-    queue: QueueModel
+    queue: QueueModel = field(repr=False)
     prefetch: int
     no_ack: bool
     held: int = 0
@@ -44,17 +44,33 @@ class Wish:
     kind: type
     answered: Callable[[Any], object]
     durable: int = 0
-    queue: QueueModel | None = None
+    queue: QueueModel | None = field(default=None, repr=False)
 
 
 @dataclass
 class Publish:
-    """A publish in a transaction, and where it goes."""
+    """A publish, and where it goes."""
 
     body: bytes
     size: int
     persistent: bool
     targets: list[QueueModel] = field(default_factory=list)
+
+    def must_last(self) -> bool:
+        """Whether a queue that lasts is to keep it."""
+        return self.persistent and any(
+            queue.lasts and queue.gone == NEVER for queue in self.targets
+        )
+
+
+@dataclass
+class Sent:
+    """Publishes that a client sent, in one chunk."""
+
+    exchange: str
+    key: str
+    in_tx: bool
+    publishes: list[Publish] = field(default_factory=list)
 
 
 class Peer:
@@ -66,6 +82,8 @@ class Peer:
         self.client.tell(Tx.Select, TX)
         assert len(self.client.read()) == 2
         self.wish: Wish | None = None
+        # What it published while publishers have to wait.
+        self.waiting: Sent | None = None
         self.consumers: dict[str, ConsumerModel] = {}
         self.consumers_so_far = 0
         self.held: dict[int, dict[int, Held]] = {CONFIRM: {}, CONSUME: {}, TX: {}}
@@ -74,6 +92,11 @@ class Peer:
         self.published = 0
         self.tx_publishes: list[Publish] = []
         self.tx_tags: list[int] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for nothing."""
+        return self.wish is None and self.waiting is None
 
     def tx_size(self) -> int:
         """Octets of memory that its transaction holds."""

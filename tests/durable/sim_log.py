@@ -14,11 +14,14 @@ from broker.storage.log import Appended, Location, LogState, Position, Read
 
 
 class SimLog:
-    """Batches are durable from `work` on; who asked hears of it at `tell`, readers at `answer`."""
+    """Batches are durable from `work` on; who asked hears of it at `tell`, readers at `answer`.
+    `disk` is how the disk is, `state` what the owner was told of it; a full one still has room for
+    `room` batches."""
 
     def __init__(self, batches: Sequence[bytes] = (), first: Position = 1, epoch: int = 1) -> None:
         self.epoch = epoch
-        self.state = LogState.OPEN
+        self.disk = self.state = LogState.OPEN
+        self.room = 0
         self.reason = ""
         self.on_state: Callable[[], None] = lambda: None
         self.first: Position = first
@@ -52,7 +55,11 @@ class SimLog:
     @property
     def can_work(self) -> bool:
         """Whether the disk has something to do, and does it."""
-        return self.undurable > 0 and self.state is LogState.OPEN
+        return self.undurable > 0 and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        return self.disk is LogState.OPEN or (self.disk is LogState.FULL and self.room > 0)
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         assert not self.was_written, "a replay after an append"
@@ -60,6 +67,7 @@ class SimLog:
 
     def append(self, records: Sequence[bytes], done: Appended) -> Position:
         assert not self.is_closed, "an append after the end"
+        assert self.state is not LogState.FAILED, "an append after the failure"
         assert all(type(piece) is bytes for piece in records)
         assert sum(map(len, records)), "an empty batch"
         self.was_written = True
@@ -82,8 +90,8 @@ class SimLog:
         self._truncate()
 
     def close(self) -> None:
-        if self.state not in (LogState.FAILED, LogState.FENCED):
-            self._become(LogState.OPEN)
+        if self.disk is not LogState.FAILED:
+            self.disk = LogState.OPEN
             self.work(self.undurable)
         self.is_closed = True
 
@@ -92,8 +100,9 @@ class SimLog:
     def work(self, count: int) -> None:
         """Makes up to so many batches durable; none while the disk is full or has failed."""
         for _ in range(min(count, self.undurable)):
-            if self.state is not LogState.OPEN:
+            if not self._has_room:
                 return
+            self.room -= 1
             self.durable += 1
             self.told.append(partial(self._done.popleft(), self.durable))
         self._truncate()
@@ -109,22 +118,20 @@ class SimLog:
             locations, done = self.reads.popleft()
             done(None if fail else [self._read(*location) for location in locations])
 
-    def become(self, state: LogState) -> None:
+    def become(self, state: LogState, room: int = 0) -> None:
         """The disk is full or failed, or there is room again; told like all else."""
-        self._become(state)
-        self.told.append(self._tell_state)
+        assert self.disk is not LogState.FAILED
+        self.disk, self.room = state, room
+        self.told.append(partial(self._tell_state, state))
 
     def crashed(self, keep: int = 0) -> SimLog:
         """What the next owner finds: all that is durable, and `keep` batches more."""
         left = self.durable - self.first + 1 + min(keep, self.undurable)
         return SimLog(list(self.batches)[:left], self.first, self.epoch + 1)
 
-    def _become(self, state: LogState) -> None:
-        assert self.state not in (LogState.FAILED, LogState.FENCED) or state is self.state
+    def _tell_state(self, state: LogState) -> None:
         self.state = state
         self.reason = "" if state is LogState.OPEN else f"the test said {state.value}"
-
-    def _tell_state(self) -> None:
         self.on_state()
 
     def _read(self, position: Position, offset: int, length: int) -> bytes:

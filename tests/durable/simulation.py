@@ -7,21 +7,22 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from broker.storage.log import LogState
 from tests.durable.defining import EXCHANGES, PEERS, QUEUES, SOURCES
+from tests.durable.disk import DiskMachine
 from tests.durable.machine import DurableMachine
 from tests.durable.peer import CONFIRM, CONSUME, TX
 
 Dice = random.Random
-WEIGHTS: dict[Callable[[DurableMachine, Dice], None], int] = {}
+Action = Callable[[Any, Dice], None]
+WEIGHTS: dict[Action, int] = {}
+TROUBLE: dict[Action, int] = {}
+"""What happens besides where the disk is in trouble. Apart from the others, whose runs stay."""
 
 
-def weight(
-    number: int,
-) -> Callable[[Callable[[DurableMachine, Dice], None]], Callable[[DurableMachine, Dice], None]]:
-    def register(
-        function: Callable[[DurableMachine, Dice], None],
-    ) -> Callable[[DurableMachine, Dice], None]:
-        WEIGHTS[function] = number
+def weight(number: int, weights: dict[Action, int] = WEIGHTS) -> Callable[[Action], Action]:
+    def register(function: Action) -> Action:
+        weights[function] = number
         return function
 
     return register
@@ -146,6 +147,46 @@ def crash_behind_a_commit(machine: DurableMachine, dice: Dice) -> None:
 @weight(1)
 def stop(machine: DurableMachine, dice: Dice) -> None:
     machine.stop_and_start()
+
+
+@weight(4, TROUBLE)
+def disk_fills(machine: DiskMachine, dice: Dice) -> None:
+    machine.disk_fills(dice.randrange(6))
+
+
+@weight(5, TROUBLE)
+def disk_has_room(machine: DiskMachine, dice: Dice) -> None:
+    machine.disk_has_room()
+
+
+@weight(5, TROUBLE)
+def reads_fail(machine: DiskMachine, dice: Dice) -> None:
+    machine.reads_fail()
+
+
+@weight(2, TROUBLE)
+def disk_fails(machine: DiskMachine, dice: Dice) -> None:
+    machine.disk_fails(dice.randrange(6))
+
+
+def play_disk(seed: int, steps: int, machine_type: type[DiskMachine] = DiskMachine) -> Any:
+    """A run in which backlogs grow and are worked off, while the disk is full, fails and cannot be
+    read now and then. It crashes seldom enough that what is only paged out is read again."""
+    dice = random.Random(seed)
+    machine = machine_type()
+    ends = {crash: 1, crash_behind_a_commit: 1, stop: 0, delete: 1, interrupt: 2}
+    grow = {**WEIGHTS, **TROUBLE, **ends, publish: 60, consume: 1, settle: 8, burst: 0}
+    shrink = {**WEIGHTS, **TROUBLE, **ends, publish: 6, consume: 20, settle: 70, reads: 20}
+    for step in range(steps):
+        weighted = shrink if step % 100 > 50 else grow
+        if machine.seen.site.log.disk is LogState.FAILED:
+            # What is refused then; and there is little left to see before a start.
+            weighted = {**weighted, end_transaction: 20, interrupt: 8, crash: 10, stop: 5}
+        [action] = dice.choices(list(weighted), list(weighted.values()))
+        action(machine, dice)
+        machine.check_if_quiet()
+    machine.teardown()
+    return machine
 
 
 def play_backlog(seed: int, steps: int, machine_type: type[DurableMachine]) -> Any:

@@ -9,6 +9,7 @@ site = site.crash()                 # and on with what was durable
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from broker.core.broker import Broker, Limits
@@ -17,6 +18,7 @@ from broker.core.recovery import recover
 from broker.core.users import Permission
 from broker.errors import ReplyCode
 from broker.protocol.connection import Connection
+from broker.storage.log import LogState, Position
 from broker.wire.properties import DELIVERY_MODE
 from tests.durable.sim_log import SimLog
 from tests.protocol.client import Client, Site, publish_octets
@@ -36,6 +38,7 @@ class DurableSite(Site):
         self._dice = 0
         self.outbox: list[Connection] = []
         self.clients: list[Client] = []
+        self.greeted = 0
         self.broker = Broker(self._random_bytes, limits=Limits(**limits), note=self._note)
         # Before there is a log: who it is that clients log in as, is not written.
         self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
@@ -44,36 +47,76 @@ class DurableSite(Site):
         self.logs = [self.log]
         self.broker.pager.open_scratch = self._open_scratch
         self.journal.on_progress = self._progress
-        self.log.on_state = self._log_has_changed
+        self.log.on_state = partial(self._log_has_changed, self.journal)
+        # Connections that went on, with the batch that was pending then.
+        self.unblocked: list[tuple[Connection, Position]] = []
+        # Whether something could not be read, and is to be tried again.
+        self.is_unread = False
 
     @property
     def journal(self) -> Journal:
         assert self.broker.journal is not None
         return self.broker.journal
 
+    @property
+    def is_full(self) -> bool:
+        """Whether publishers have to wait for a disk."""
+        return any(log.state is LogState.FULL for log in self.logs)
+
     def _open_scratch(self) -> Journal:
         log = SimLog()
         journal = Journal(log)
         journal.on_progress = self._progress
-        log.on_state = self._log_has_changed
+        log.on_state = partial(self._log_has_changed, journal)
         self.logs.append(log)
         return journal
 
+    def greet(self, peer: str = "127.0.0.1") -> Client:
+        """As its base, but no two connections ever have the same name."""
+        client = Client(self, peer, 40_000 + self.greeted)
+        self.greeted += 1
+        self.clients.append(client)
+        return client
+
     def collect(self) -> None:
-        """As a server at the end of each chunk: what is to be written goes to the log too."""
+        """As a server at the end of each chunk: what is to be written goes to the log too, and who
+        waited for memory or for the disk goes on."""
         super().collect()
         self.broker.write()
+        if self.broker.blocked:
+            self.unblock()
+
+    def unblock(self) -> None:
+        """Lets connections go on, one after the other."""
+        while self.broker.blocked and not self.broker.has_alarm():
+            connection = self.broker.blocked.pop(0)
+            assert isinstance(connection, Connection)
+            self.unblocked.append((connection, self.log.next))
+            connection.unblock(0.0)
+            self.collect()
 
     def _progress(self) -> None:
         self.broker.run_deliveries()
         self.collect()
 
-    def _log_has_changed(self) -> None:
-        for journal in self.broker.journals:
-            if journal.has_failed:
-                journal.fail()
+    def _log_has_changed(self, journal: Journal) -> None:
+        if journal.has_failed:
+            journal.fail()
         self.collect()
-        self.unblock()
+
+    def reads_fail(self) -> None:
+        """All that is being read cannot be read."""
+        self.is_unread = True
+        for log in self.logs:
+            log.answer(len(log.reads), fail=True)
+
+    def try_again(self) -> None:
+        """Queues ask again for what could not be read, as a server has it after a while."""
+        self.is_unread = False
+        for queue in self.vhost.queues.values():
+            if queue.paged is not None or queue.returned:
+                queue.touch()
+        self._progress()
 
     def step(self) -> bool:
         """The disk does the next thing it has to do, and says so; False if there is none."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from broker.core import cleaner
 from broker.protocol.states import ConnectionState
 from broker.storage.log import LogState
 from broker.wire.methods import commands
 from tests.durable.site import DurableSite, publish_persistent
-from tests.protocol.client import Basic, Client, Confirm, Queue
+from tests.protocol.client import Basic, Client, Confirm, Queue, Tx
 
 
 def start() -> tuple[DurableSite, Client]:
@@ -106,3 +111,66 @@ def test_failed_disk_still_serves_what_is_in_memory() -> None:
     # Nobody can write down that they are gone.
     site.broker.close_journal()
     assert ready(site.crash()) == 3
+
+
+@pytest.mark.parametrize("method", [Queue.Purge, Tx.Commit])
+def test_what_a_failed_disk_cannot_forget_is_not_answered_as_done(method: Any) -> None:
+    """A purge, or a commit of acknowledgements alone, was answered though all of it came back."""
+    site, client = start()
+    client.tell(Tx.Select, 2)
+    client.tell(Basic.Get, 2, queue="q")
+    site.settle_down()
+    client.tell(Basic.Ack, 2, delivery_tag=1)
+    client.read()
+    become(site, LogState.FAILED)
+    client.tell(method, 2, **({"queue": "q"} if method is Queue.Purge else {}))
+    [close] = client.read()
+    assert close.kind is commands.Connection.Close
+    assert close.method.reply_code == 541
+    assert ready(site.crash()) == 3
+
+
+def test_what_need_not_last_is_committed_and_purged_after_a_failure() -> None:
+    site, client = start()
+    client.tell(Queue.Declare, 2, queue="t")
+    client.tell(Tx.Select, 2)
+    become(site, LogState.FAILED)
+    client.publish(b"1", key="t", channel=2)
+    client.tell(Tx.Commit, 2)
+    client.tell(Queue.Purge, 2, queue="t")
+    answers = [r.kind for r in client.read()]
+    assert answers == [Queue.DeclareOk, Tx.SelectOk, Tx.CommitOk, Queue.PurgeOk]
+
+
+def test_queue_that_is_declared_after_a_failure_delivers_what_need_not_last() -> None:
+    """It handed out nothing, and basic.get was never answered."""
+    site, client = start()
+    become(site, LogState.FAILED)
+    client.tell(Queue.Declare, queue="late", durable=True)
+    [close] = client.read()
+    assert close.kind is commands.Connection.Close
+    again = site.connect()
+    again.publish(b"1", key="late")
+    again.tell(Basic.Get, queue="late", no_ack=True)
+    assert again.bodies() == [b"1"]
+
+
+def test_get_of_what_was_being_stored_anew_when_the_disk_failed_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The index has its new place, which nobody will ever read; nothing was said."""
+    site, client = start()
+    client.tell(Basic.Get, 2, queue="q")
+    publish_persistent(client, b"x" * 3000)
+    client.tell(Basic.Consume, 2, queue="q", no_ack=True)
+    site.settle_down()
+    site = site.crash()
+    monkeypatch.setattr(cleaner, "SLACK", 100)
+    client = site.connect()
+    assert site.log.reads
+    site.log.answer(1)
+    become(site, LogState.FAILED)
+    client.tell(Basic.Get, queue="q")
+    [close] = client.read()
+    assert close.method.reply_code == 541
+    assert ready(site.crash()) == 1
