@@ -1,0 +1,143 @@
+"""Planted bugs of paging, and of what a disk in trouble does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.core import reading
+from broker.core.broker import Broker
+from broker.core.journal import Journal
+from broker.core.message import NUMBER, Entry
+from broker.core.paging import Paged
+from broker.core.queue import Queue
+from broker.core.stored import Run
+from broker.protocol.channel import Channel
+from broker.protocol.connection import Connection
+from tests.durable.faults import Fault
+
+page_in = reading._page_in
+filled = reading._filled
+purge = Queue.purge
+settle = Queue.settle
+drop_ready = Queue._drop_ready
+tell = Queue.tell
+store_anew = Journal.store_anew
+has_pending = Journal.has_pending
+decide_later = Channel._decide_later
+
+
+def page_in_twice(queue: Queue, paged: Paged, entries: list[Any]) -> None:
+    page_in(queue, paged, entries + entries)
+
+
+def page_in_backwards(queue: Queue, paged: Paged, entries: list[Any]) -> None:
+    page_in(queue, paged, entries[::-1])
+
+
+def page_in_without_the_last(queue: Queue, paged: Paged, entries: list[Any]) -> None:
+    if not paged.count:
+        paged.fresh.clear()
+    page_in(queue, paged, entries)
+
+
+def purge_but_for_the_scratch_log(queue: Queue) -> int:
+    stores, queue.stores = queue.stores, tuple(s for s in queue.stores if s is queue.lasting)
+    count = purge(queue)
+    queue.stores = stores
+    return count
+
+
+def settle_but_in_the_scratch_log(queue: Queue, entries: list[Any]) -> None:
+    stores, queue.stores = queue.stores, tuple(s for s in queue.stores if s is queue.lasting)
+    settle(queue, entries)
+    queue.stores = stores
+
+
+def fill_unmarked(entry: Entry, run: Run, piece: bytes) -> Entry:
+    number, message, _ = filled(entry, run, piece)
+    return number, message, 0
+
+
+def fill_with_the_first(entry: Entry, run: Run, piece: bytes) -> Entry:
+    return filled(entry, run._replace(first=entry[NUMBER]), piece)
+
+
+def drop_but_for_the_tail(queue: Queue) -> int:
+    tail_bytes = queue.paged.tail_bytes if queue.paged is not None else 0
+    count = drop_ready(queue)
+    queue.broker.memory_used += tail_bytes
+    return count
+
+
+def tell_that_it_is_there(queue: Queue, *, is_there: bool) -> None:
+    tell(queue, is_there=True)
+
+
+def tell_what_is_there(queue: Queue, *, is_there: bool) -> None:
+    if is_there:
+        tell(queue, is_there=True)
+
+
+def tell_nobody(journal: Journal) -> None:
+    journal._callbacks.clear()
+    journal.on_progress()
+
+
+def store_anew_backwards(journal: Journal, queues: Any, firsts: Any, messages: Any) -> None:
+    store_anew(journal, queues, firsts, messages[::-1])
+
+
+def decide_as_durable(channel: Channel, last: int, is_durable: bool) -> None:
+    decide_later(channel, last, True)
+
+
+DISK_FAULTS: dict[str, Fault] = {
+    "what is settled stays in the scratch log": Fault(
+        "live bytes", Queue, "settle", settle_but_in_the_scratch_log, "backlog"
+    ),
+    "what came back is unmarked when it was read": Fault(
+        "redelivered", reading, "_filled", fill_unmarked, "backlog"
+    ),
+    "what came back has the content of another": Fault(
+        "conservation", reading, "_filled", fill_with_the_first, "backlog"
+    ),
+    "a page comes back twice": Fault("conservation", reading, "_page_in", page_in_twice, "backlog"),
+    "a page comes back backwards": Fault(
+        "order", reading, "_page_in", page_in_backwards, "backlog"
+    ),
+    "what came last is forgotten with the last page": Fault(
+        "conservation", reading, "_page_in", page_in_without_the_last, "backlog"
+    ),
+    "what is stored anew is stored backwards": Fault(
+        "order", Journal, "store_anew", store_anew_backwards
+    ),
+    "a purge forgets what is behind the pages": Fault(
+        "memory", Queue, "_drop_ready", drop_but_for_the_tail, "backlog"
+    ),
+    "a purge forgets the scratch log": Fault(
+        "live bytes", Queue, "purge", purge_but_for_the_scratch_log, "backlog"
+    ),
+    "a read that fails is told as one that works": Fault(
+        "answers", Queue, "tell", tell_that_it_is_there, "disk"
+    ),
+    "a read that fails is not told": Fault("answers", Queue, "tell", tell_what_is_there, "disk"),
+    "publishers go on though the disk is full": Fault(
+        "pauses", Broker, "_is_log_full", lambda broker: False, "disk"
+    ),
+    "publishers do not go on when there is room": Fault(
+        "pauses", Connection, "unblock", lambda connection, now: None, "disk"
+    ),
+    "a disk that fails confirms": Fault(
+        "confirms", Channel, "_decide_later", decide_as_durable, "disk"
+    ),
+    "nobody is told that the disk has failed": Fault(
+        "answers", Journal, "_refuse", tell_nobody, "disk"
+    ),
+    "what a failed log cannot forget is answered": Fault(
+        "answers",
+        Journal,
+        "has_pending",
+        property(lambda journal: not journal.has_failed and has_pending.__get__(journal)),
+        "disk",
+    ),
+}
