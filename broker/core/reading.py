@@ -129,7 +129,8 @@ def read_returned(queue: Queue) -> None:
         def again(is_durable: bool) -> None:
             if queue.reading is reading:
                 _give_back(queue, reading)
-                queue.touch()
+                if is_durable:
+                    queue.touch()
             queue.tell(is_there=is_durable)
 
         journal.when_durable(runs[0].position, again)

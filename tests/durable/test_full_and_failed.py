@@ -174,3 +174,34 @@ def test_get_of_what_was_being_stored_anew_when_the_disk_failed_is_answered(
     [close] = client.read()
     assert close.method.reply_code == 541
     assert ready(site.crash()) == 1
+
+
+def test_what_came_back_without_its_content_and_cannot_be_read_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The queue asked for it again and again, and for nothing else."""
+    site = DurableSite(memory=20_000)
+    client, holder = site.connect(channels=2), site.connect()
+    for name in ("q", "other"):
+        client.tell(Queue.Declare, queue=name, durable=True)
+        site.settle_down()
+    publish_persistent(client, *[b"x" * 500] * 20)
+    publish_persistent(client, b"x" * 20_000, key="other")
+    holder.tell(Basic.Consume, queue="q")
+    site.settle_down()
+    assert len(holder.bodies()) == 20
+    monkeypatch.setattr(cleaner, "SLACK", 100)
+    client.tell(Queue.Purge, queue="other")
+    client.tell(Queue.Declare, queue="third", durable=True)
+    while not site.log.reads:
+        assert site.log.undurable
+        site.log.work(1)
+        site.log.tell(1)
+    site.log.answer(1)
+    become(site, LogState.FAILED)
+    holder.connection.receive_eof()
+    client = site.connect(channels=2)
+    client.tell(Basic.Consume, 2, queue="q")
+    client.tell(Basic.Get, queue="q")
+    assert client.read()[-1].method.reply_code == 541
+    assert ready(site.crash()) == 20

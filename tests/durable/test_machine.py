@@ -73,7 +73,7 @@ def test_backlog_that_was_not_worked_off_right(
     run("backlog", seed, STEPS, memory=memory)
 
 
-@pytest.mark.parametrize("seed", [*SEEDS, 216])
+@pytest.mark.parametrize("seed", [*SEEDS, 216, 627])
 def test_what_is_promised_lasts_on_a_disk_in_trouble(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
