@@ -121,6 +121,18 @@ def read_put(batch: bytes, at: int) -> Put:
     return Put(targets, origin, framing, sizes, headers, at + 4 * count)
 
 
+def read_put_targets(batch: bytes, at: int) -> tuple[list[tuple[int, int]], int]:
+    """The targets of a put record, and how many messages it has; a tenth of the work of reading
+    all of it."""
+    (count,) = _TARGETS.unpack_from(batch, at)
+    at += _TARGETS.size
+    targets = [_TARGET.unpack_from(batch, at + place * _TARGET.size) for place in range(count)]
+    at += count * _TARGET.size
+    (size,) = _ORIGIN.unpack_from(batch, at)
+    _, messages = _RUN.unpack_from(batch, at + _ORIGIN.size + size)
+    return targets, messages
+
+
 def _origin(names: bytes, *, persistent: bool) -> Origin:
     size = names[0]
     exchange, key = names[1 : 1 + size], names[2 + size :]

@@ -67,10 +67,9 @@ class Recovery:
         return queue
 
     def _read_put(self, at: int, end: int) -> None:
-        put = records.read_put(self._batch, at)
-        count = len(put.sizes)
-        share = (end - at) // (count * len(put.targets))
-        for queue_id, first in put.targets:
+        targets, count = records.read_put_targets(self._batch, at)
+        share = (end - at) // (count * len(targets))
+        for queue_id, first in targets:
             queue = self._queue(queue_id)
             run = Run(first, count, self._position, at, end - at, 0, share)
             self._batches.hold(self._position, share * count)
