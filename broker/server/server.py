@@ -33,8 +33,8 @@ FILES_RESERVED = 64
 """File descriptors kept for listeners, HTTP and files when connections take the rest."""
 COLLECT_EVERY = 20_000
 """Messages in and out between looks at young objects for garbage. The interpreter counts how many
-more were made than went, which says nothing where as many old ones go as new ones come: it would look
-at all of them at once, for longer than anything else takes."""
+more were made than went, which says nothing where as many old ones go as new ones come: it would
+look at all of them at once, for longer than anything else takes."""
 DISK_INTERVAL_S = 2.0
 """Seconds between looks at the free disk space."""
 SHUTDOWN_S = 3.0
