@@ -90,9 +90,7 @@ class Cleaner:
             if queue is None:
                 continue
             flags = bytearray(len(put.sizes))
-            for run in queue.stored.runs_from(first):
-                if run.first >= first + len(flags):
-                    break
+            for run in queue.stored.runs_from(first, first + len(flags)):
                 if (run.position, run.offset) == (position, at):
                     numbers = queue.stored.unsettled(run)
                     for start, count in zip(*records.ranges(numbers), strict=True):

@@ -8,8 +8,9 @@ memory although its messages do not.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import NamedTuple
 
 Freed = Callable[[int, int], None]
@@ -19,9 +20,11 @@ Grown = Callable[[int], None]
 """Told how many octets of memory the index takes more, or less."""
 
 _COMPACT_FROM = 256
-"""Empty runs in front that are kept before the columns are moved up."""
+"""Empty runs that are kept before the columns are moved up: in front, or between others."""
 _EMPTY_FROM = 8
 """The same where no others are behind them: many queues are empty most of the time."""
+_NO_STOP = 2**64 - 1
+"""More than the number of any message."""
 _TYPES = "QIQIIII"
 RUN_BYTES = sum(array(code).itemsize for code in (*_TYPES, "I"))
 """Octets of memory for each run."""
@@ -57,7 +60,17 @@ class StoredRuns:
     """The runs of one queue, by number. `freed` is told whenever octets in the log are let go,
     `grown` what memory the index takes."""
 
-    __slots__ = ("_columns", "_firsts", "_freed", "_grown", "_live", "_settled", "_start", "count")
+    __slots__ = (
+        "_columns",
+        "_empty",
+        "_firsts",
+        "_freed",
+        "_grown",
+        "_live",
+        "_settled",
+        "_start",
+        "count",
+    )
 
     def __init__(self, freed: Freed, grown: Grown) -> None:
         self._freed = freed
@@ -69,6 +82,8 @@ class StoredRuns:
         self._live = array("I")
         # Settled numbers in runs that have others which are not.
         self._settled: set[int] = set()
+        # Runs of which nothing is live: those before `_start`, and others.
+        self._empty = 0
         self._start = 0
         # Messages that are stored and not settled.
         self.count = 0
@@ -105,8 +120,10 @@ class StoredRuns:
         self.count -= taken
         if self._live[place]:
             self._settled.update(range(low, high))
-        elif taken < run.total:
-            self._settled.difference_update(range(run.first, run.stop))
+        else:
+            self._empty += 1
+            if taken < run.total:
+                self._settled.difference_update(range(run.first, run.stop))
         self._freed(run.position, run.share * taken)
 
     def _pass_empty(self) -> None:
@@ -120,7 +137,20 @@ class StoredRuns:
                 del values[:start]
             del live[:start]
             self._start = 0
+            self._empty -= start
             self._grown(-start * RUN_BYTES)
+        elif self._empty - start > _COMPACT_FROM + 2 * (len(live) - self._empty):
+            self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        # One old message may have settled ones without end behind it. It takes a look at all runs,
+        # so most of them have to be empty.
+        for values in self._columns:
+            values[:] = array(values.typecode, compress(values, self._live))
+        self._live[:] = array("I", filter(None, self._live))
+        self._start = 0
+        self._grown(-self._empty * RUN_BYTES)
+        self._empty = 0
 
     def clear(self) -> None:
         """The queue is deleted."""
@@ -132,7 +162,7 @@ class StoredRuns:
             del values[:]
         del self._live[:]
         self._settled.clear()
-        self._start = self.count = 0
+        self._start = self._empty = self.count = 0
 
     def _run(self, place: int) -> Run:
         return Run(*[values[place] for values in self._columns])
@@ -141,9 +171,12 @@ class StoredRuns:
         """Where the run is that has this number, if any has."""
         return bisect_right(self._firsts, number, self._start) - 1
 
-    def runs_from(self, number: int) -> Iterator[Run]:
-        """The runs that have unsettled messages, from the one with this number on."""
-        for place in range(max(self._start, self._place(number)), len(self._live)):
+    def runs_from(self, number: int, stop: int = _NO_STOP) -> Iterator[Run]:
+        """The runs that have unsettled messages, from the one with this number on, as far as they
+        begin before `stop`; those behind are not looked at. Nothing may be added, settled or moved
+        while they are taken."""
+        end = bisect_left(self._firsts, stop, self._start)
+        for place in range(max(self._start, self._place(number)), end):
             if self._live[place]:
                 run = self._run(place)
                 if run.stop > number:
@@ -153,8 +186,8 @@ class StoredRuns:
         """The number up to which everything from `first` on, but not beyond `stop`, can be read
         from the log: it is stored, not settled, and in a batch up to `durable`."""
         number = first
-        for run in self.runs_from(first):
-            if run.first > number or run.position > durable or number >= stop:
+        for run in self.runs_from(first, stop):
+            if run.first > number or run.position > durable:
                 break
             if self._settled and not self._settled.isdisjoint(range(number, run.stop)):
                 break
@@ -172,9 +205,7 @@ class StoredRuns:
     def numbers(self, first: int, stop: int) -> list[int]:
         """Those of the numbers `first` to `stop - 1` that are stored and not settled."""
         numbers: list[int] = []
-        for run in self.runs_from(first):
-            if run.first >= stop:
-                break
+        for run in self.runs_from(first, stop):
             numbers += range(max(first, run.first), min(stop, run.stop))
         if self._settled:
             return [number for number in numbers if number not in self._settled]
@@ -236,4 +267,5 @@ class StoredRuns:
         self._freed(old.position, old.share * new.total)
         for part, live in zip(parts, lives, strict=True):
             if not live:
+                self._empty += 1
                 self._settled.difference_update(range(part.first, part.stop))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
@@ -30,6 +32,8 @@ class StoredMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.compact_from = module._COMPACT_FROM
+        module._COMPACT_FROM = 2
         self.held: Counter[int] = Counter()
         self.octets = 0
         self.stored = StoredRuns(self.free, self.grow)
@@ -123,6 +127,14 @@ class StoredMachine(RuleBasedStateMachine):
         assert bool(self.stored) == bool(self.model)
 
     @invariant()
+    def the_index_is_as_large_as_it_says(self) -> None:
+        live = self.stored._live
+        assert self.octets == module.RUN_BYTES * len(live)
+        assert self.stored._empty == live.count(0)
+        wanted = len(live) - self.stored._empty
+        assert len(live) <= 2 * (3 * wanted + module._COMPACT_FROM) + module._EMPTY_FROM
+
+    @invariant()
     def what_is_held_is_what_is_wanted(self) -> None:
         wanted: Counter[int] = Counter()
         for place in self.model.values():
@@ -155,11 +167,22 @@ class StoredMachine(RuleBasedStateMachine):
                 numbers += [number for number in unsettled if number >= start]
             assert numbers == [number for number in sorted(self.model) if number >= start]
 
+    @invariant()
+    def runs_are_those_that_begin_before_a_stop(self) -> None:
+        runs = list(self.stored.runs_from(3))
+        for stop in (0, 3, 4, self.next_number // 2, self.next_number):
+            before = [run for run in runs if run.first < stop]
+            assert list(self.stored.runs_from(3, stop)) == before
+            numbers = [number for number in sorted(self.model) if 3 <= number < stop]
+            assert self.stored.numbers(3, stop) == numbers
+
     def teardown(self) -> None:
         self.stored.clear()
         assert not +self.held
         assert not list(self.stored.runs_from(0))
         assert not self.stored
+        assert not self.octets
+        module._COMPACT_FROM = self.compact_from
 
 
 TestStoredMachine = StoredMachine.TestCase
@@ -204,3 +227,39 @@ def test_one_message_that_is_never_settled_does_not_slow_the_others() -> None:
     assert stored.unsettled(next(stored.runs_from(0))) == [1]
     stored.settle(1, 1)
     assert not stored._settled
+
+
+def test_one_old_message_does_not_keep_the_index_of_all_behind_it() -> None:
+    grown: list[int] = []
+    stored = StoredRuns(lambda position, octets: None, grown.append)
+    count = 20 * module._COMPACT_FROM
+    for number in range(1, count):
+        stored.add(Run(number, 1, number, 5, 40, 0, 40))
+        if number > 4:
+            stored.settle(number - 2, 1)
+    assert [run.first for run in stored.runs_from(0)] == [1, 2, count - 2, count - 1]
+    assert len(stored._live) <= module._COMPACT_FROM + 3 * stored.count + 1
+    assert sum(grown) == module.RUN_BYTES * len(stored._live)
+    # Seldom: each time it takes a look at all.
+    assert sum(octets < 0 for octets in grown) <= count // module._COMPACT_FROM
+
+
+def test_runs_behind_a_stop_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, of which nothing is wanted."""
+    monkeypatch.setattr(module, "_COMPACT_FROM", 1 << 40)
+    stored = StoredRuns(lambda position, octets: None, lambda octets: None)
+    for number in range(1, 1001):
+        stored.add(Run(number, 1, number, 5, 40, 0, 40))
+    stored.settle(2, 999)
+    looked: list[int] = []
+
+    class Live(array):
+        def __getitem__(self, place: Any) -> Any:
+            looked.append(place)
+            return super().__getitem__(place)
+
+    stored._live = Live("I", stored._live)
+    assert [run.first for run in stored.runs_from(1, 4)] == [1]
+    assert stored.numbers(1, 4) == [1]
+    assert stored.durable_stop(1, 4, 1000) == 2
+    assert set(looked) <= {0, 1, 2}
