@@ -34,10 +34,13 @@ WAITING_MAX = 32 << 20
 
 class Journal:
     """The records of one broker on their way to `log`. `batches` knows what the log holds, from
-    recovery; a new log holds nothing."""
+    recovery; a new log holds nothing. Nobody recovers what is in a scratch log."""
 
-    def __init__(self, log: Log, batches: Batches | None = None) -> None:
+    def __init__(
+        self, log: Log, batches: Batches | None = None, *, is_scratch: bool = False
+    ) -> None:
         self.log = log
+        self.is_scratch = is_scratch
         self.batches = batches or Batches(log.next)
         self.durable: Position = log.next - 1
         # Octets that are not durable yet.
@@ -54,7 +57,7 @@ class Journal:
         self._delivered: dict[int, int] = {}
         self._callbacks: dict[Position, list[Callable[[bool], None]]] = {}
         self.cleaner = Cleaner(self)
-        # The queues that write here, by id.
+        # The queues that write here, by id, in the order of `counted_at`.
         self.queues: dict[int, Lasting] = {}
         # Called after callbacks: what they did wants to be delivered and written.
         self.on_progress: Callable[[], None] = lambda: None
@@ -104,7 +107,8 @@ class Journal:
         offset = self.batches.pending_bytes + HEAD.size
         size = self._add(records.put(targets, messages)) - HEAD.size
         count = len(messages)
-        share = size // (count * len(targets))
+        # Rounded up: a batch with anything in it that is wanted must not count as empty.
+        share = -(-size // (count * len(targets)))
         position = self.position
         self.batches.hold(position, share * count * len(targets))
         return [Run(first, count, position, offset, size, 0, share) for _, first in targets]
@@ -197,6 +201,9 @@ class Journal:
 
     def flush(self) -> None:
         """Hands what is pending to the log, unless enough is under way."""
+        if not self.has_pending and not self._callbacks:
+            self.cleaner.run()
+            return
         if self.has_failed:
             # Who did something in this turn that cannot last was told, or is told now.
             self._settled.clear()
@@ -235,10 +242,10 @@ class Journal:
         self.durable = position
         while self._under_way and self._under_way[0] <= position:
             self.waiting_bytes -= self.batches.size(self._under_way.popleft())
-        for known in sorted(self._callbacks):
-            if known <= position:
-                for callback in self._callbacks.pop(known):
-                    callback(True)
+        # A callback may ask for what is durable already, with this batch.
+        while due := [known for known in self._callbacks if known <= position]:
+            for callback in self._callbacks.pop(min(due)):
+                callback(True)
         self.on_progress()
 
     def when_durable(self, position: Position, callback: Callable[[bool], None]) -> None:

@@ -254,16 +254,33 @@ def page_out(queue: Queue, octets: int) -> int:
         # Those that came back stay in memory.
         if queue.is_deleted or queue.ready_bytes - queue.returned_bytes <= 2 * head_bytes:
             return 0
-        first = queue.ready[0][NUMBER]
         head, size = take_head(queue.ready, head_bytes)
+        size += _take_unstored(queue, head)
+        if not queue.ready:
+            queue.ready = head
+            return 0
+        first = queue.ready[0][NUMBER]
         queue.paged = paged = Paged(queue, first, first, 0)
         size += queue.returned_bytes
-        paged.add(queue.ready, queue.ready_bytes - size)
+        paged.fresh, paged.tail_bytes = queue.ready, queue.ready_bytes - size
         queue.ready, queue.ready_bytes = head, size
     stored = paged.store(octets)
     dropped = paged.drop(octets)
     queue.broker.memory_used -= dropped
     return stored + dropped
+
+
+def _take_unstored(queue: Queue, head: deque[Entry]) -> int:
+    """Takes messages to the head that can be in no log any more, since others behind them are in
+    the scratch log already; returns how many octets these are."""
+    scratch, ready = queue.scratch, queue.ready
+    size = 0
+    while scratch is not None and ready and ready[0][NUMBER] < scratch.next_number:
+        if any(store.stored.find(ready[0][NUMBER]) is not None for store in queue.stores):
+            break
+        size += entry_size(ready[0])
+        head.append(ready.popleft())
+    return size
 
 
 def take_head(entries: deque[Entry], octets: int) -> tuple[deque[Entry], int]:

@@ -203,7 +203,7 @@ class Queue:
         while self.returned or (self.ready and self.ready[0][NUMBER] <= self.reserved_to):
             turn = consumers.line()
             if turn is None:
-                return
+                break
             line, first, room = turn
             if self.returned and is_bare(self.returned[0]):
                 read_returned(self)
@@ -372,8 +372,8 @@ class Queue:
         if lasting.journal.has_failed:
             lasting.release()
         self.next_number = lasting.next_number
-        if lasting.stored:
-            self.paged = Paged(self, 0, self.next_number, lasting.stored.count)
+        for run in islice(lasting.stored.runs_from(0), 1):
+            self.paged = Paged(self, run.first, self.next_number, lasting.stored.count)
 
     def _reserve_to(self, number: int) -> None:
         self.reserved_to = number

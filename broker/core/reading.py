@@ -104,10 +104,10 @@ def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
     that frees counts no longer."""
     kept: list[Entry] = []
     freed = 0
-    stores = [store for store in queue.stores if not store.journal.has_failed]
     for entry in entries:
         number, (content, _, origin, framing), returns = entry
-        if any(store.stored.find(number) is not None for store in stores):
+        found = _where(queue, number)
+        if found is not None and found[1].position <= found[0].journal.durable:
             freed += len(content)
             kept.append((number, (b"", 0, origin, framing), returns))
         else:
@@ -117,15 +117,27 @@ def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
     return kept
 
 
+def _where(queue: Queue, number: int) -> tuple[Lasting, Run] | None:
+    for store in queue.stores:
+        run = store.stored.find(number)
+        if run is not None:
+            return store, run
+    return None
+
+
+Piece = tuple[Run, list[Entry]]
+"""A record, and the bare entries whose contents are in it."""
+
+
 def read_returned(queue: Queue) -> None:
     """Reads the first messages that came back bare. They are out of the queue's reach until they
     are there, and it stands still."""
-    found = _first_bare(queue)
-    store, runs = found[0][1], [run for _, _, run in found]
+    store, pieces = _first_bare(queue)
     journal = store.journal
-    reading = queue.reading = [entry for entry, _, _ in found]
-    if runs[0].position > journal.durable:
-
+    reading = queue.reading = [entry for _, entries in pieces for entry in entries]
+    first = pieces[0][0]
+    if first.position > journal.durable:
+        # It was stored anew just now.
         def again(is_durable: bool) -> None:
             if queue.reading is reading:
                 _give_back(queue, reading)
@@ -133,50 +145,53 @@ def read_returned(queue: Queue) -> None:
                     queue.touch()
             queue.tell(is_there=is_durable)
 
-        journal.when_durable(runs[0].position, again)
+        journal.when_durable(first.position, again)
         return
 
-    def done(pieces: list[bytes] | None) -> None:
+    def done(octets: list[bytes] | None) -> None:
         if queue.reading is reading:
-            if pieces is None:
+            if octets is None:
                 _give_back(queue, reading)
             else:
-                _give_back(queue, list(map(_filled, reading, runs, pieces)))
+                filled = map(_filled, pieces, octets)
+                _give_back(queue, [entry for entries in filled for entry in entries])
                 queue.touch()
-        queue.tell(is_there=pieces is not None)
+        queue.tell(is_there=octets is not None)
         journal.on_progress()
 
-    journal.log.read([(run.position, run.offset, run.size) for run in runs], done)
+    journal.log.read([(run.position, run.offset, run.size) for run, _ in pieces], done)
 
 
-def _first_bare(queue: Queue) -> list[tuple[Entry, Lasting, Run]]:
-    """Takes the first bare entries of those that came back, and says where they are: in one log,
-    and durable, unless it is only one."""
-    found: list[tuple[Entry, Lasting, Run]] = []
+def _first_bare(queue: Queue) -> tuple[Lasting, list[Piece]]:
+    """Takes the first bare entries of those that came back, and says in which records of one log
+    they are: in durable ones, or in the first one that is not yet."""
+    pieces: list[Piece] = []
     size = 0
-    while queue.returned and is_bare(queue.returned[0]) and size < FETCH_BYTES:
-        store, run = _where(queue, queue.returned[0][NUMBER])
-        if found and (store is not found[0][1] or run.position > store.journal.durable):
+    octets_max = min(FETCH_BYTES, 2 * queue.broker.pager.head_bytes)
+    found = _where(queue, queue.returned[0][NUMBER])
+    assert found is not None, "a message without its content is in a log"
+    first_store, _ = found
+    while found is not None:
+        store, run = found
+        place = run.position, run.offset
+        is_new = not pieces or place != (pieces[-1][0].position, pieces[-1][0].offset)
+        is_late = run.position > store.journal.durable
+        if pieces and is_new and (size >= octets_max or store is not first_store or is_late):
             break
-        found.append((heappop(queue.returned), store, run))
-        size += run.size
-        if run.position > store.journal.durable:
-            break
-    return found
+        if is_new:
+            pieces.append((run.part(run.first - run.skipped, run.stop), []))
+            size += run.size
+        pieces[-1][1].append(heappop(queue.returned))
+        found = None
+        if queue.returned and is_bare(queue.returned[0]):
+            found = _where(queue, queue.returned[0][NUMBER])
+    return first_store, pieces
 
 
-def _where(queue: Queue, number: int) -> tuple[Lasting, Run]:
-    for store in queue.stores:
-        run = store.stored.find(number)
-        if run is not None:
-            return store, run
-    raise LookupError(f"message {number} of queue '{queue.name}' is in no log")
-
-
-def _filled(entry: Entry, run: Run, piece: bytes) -> Entry:
-    number, _, returns = entry
-    messages = records.read_put(piece, 0).messages(piece)
-    return number, messages[run.skipped + number - run.first], returns
+def _filled(piece: Piece, octets: bytes) -> list[Entry]:
+    run, entries = piece
+    messages = records.read_put(octets, 0).messages(octets)
+    return [(number, messages[number - run.first], returns) for number, _, returns in entries]
 
 
 def _give_back(queue: Queue, entries: list[Entry]) -> None:

@@ -68,7 +68,7 @@ class Recovery:
 
     def _read_put(self, at: int, end: int) -> None:
         targets, count = records.read_put_targets(self._batch, at)
-        share = (end - at) // (count * len(targets))
+        share = -((at - end) // (count * len(targets)))
         for queue_id, first in targets:
             queue = self._queue(queue_id)
             run = Run(first, count, self._position, at, end - at, 0, share)
@@ -98,6 +98,7 @@ class Recovery:
             queue = self._queue(queue_id)
             queue.next_number = max(queue.next_number, next_number)
             queue.delivered_to = delivered_to
+            queue.counted(self._position)
 
     def _read_definition(self, kind: Kind, at: int, end: int) -> None:
         table = records.read_definition(self._batch, at, end)

@@ -24,9 +24,8 @@ LOG = logging.getLogger("leveret.server")
 SWITCH_INTERVAL_S = 1e-4
 """How long a thread waits for the interpreter before it asks for it. With the default of 5 ms a
 writer thread beside a busy loop starves for seconds."""
-COLLECTOR_THRESHOLDS = (20_000, 50, 100)
-"""Young objects between collections: a broker makes millions of messages and no cycles. More of
-them at once would keep the loop for longer than anything else does."""
+COLLECTOR_THRESHOLDS = (50_000, 20, 100)
+"""Young objects between collections: a broker makes millions of messages and no cycles."""
 MALLOC_OPTIONS = {-1: 64 << 20, -2: 16 << 20, -3: 32 << 20}
 """Trim threshold, top pad and mmap threshold of the C library's allocator, in octets. By default it
 hands back and asks again for the memory of each large chunk and body, and every page of it is a

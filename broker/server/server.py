@@ -4,7 +4,6 @@ process; they share nothing."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import secrets
 import shutil
@@ -31,10 +30,6 @@ LOG = logging.getLogger("leveret.server")
 
 FILES_RESERVED = 64
 """File descriptors kept for listeners, HTTP and files when connections take the rest."""
-COLLECT_EVERY = 20_000
-"""Messages in and out between looks at young objects for garbage. The interpreter counts how many
-more were made than went, which says nothing where as many old ones go as new ones come: it would
-look at all of them at once, for longer than anything else takes."""
 DISK_INTERVAL_S = 2.0
 """Seconds between looks at the free disk space."""
 SHUTDOWN_S = 3.0
@@ -58,7 +53,6 @@ class Server:
         self.addresses: list[tuple[str, int]] = []
         self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
         self.is_stopping = False
-        self._collect_at = COLLECT_EVERY
         self._outbox: list[Connection] = []
         self._sockets: dict[Connection, ClientSocket] = {}
         self._opening: dict[Connection, ClientSocket] = {}
@@ -147,9 +141,6 @@ class Server:
         if blocked and not self.broker.has_alarm():
             self.loop.call_soon(self._unblock)
         self.broker.write()
-        if self.broker.work > self._collect_at:
-            self._collect_at = self.broker.work + COLLECT_EVERY
-            gc.collect(0)
 
     def _log_went_on(self) -> None:
         """Something is durable now, or was read again."""

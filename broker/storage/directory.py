@@ -308,3 +308,13 @@ def lock_descriptor(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def remove_log(path: Path) -> None:
+    """Removes the files of a log that nobody owns, and its directory if that is empty then. No log
+    is no error, and a symbolic link is left alone. Raises OSError."""
+    if path.is_symlink() or not (path / FORMAT).exists():
+        return
+    for name in (*segment_names(path), RESERVE, MAKING, SEAL, LOCK, FORMAT):
+        (path / name).unlink(missing_ok=True)
+    path.rmdir()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.core import reading
+from broker.core import reading, records
 from broker.core.broker import Broker
 from broker.core.journal import Journal
-from broker.core.message import NUMBER, Entry
+from broker.core.message import Entry
 from broker.core.paging import Paged
 from broker.core.queue import Queue
-from broker.core.stored import Run
 from broker.protocol.channel import Channel
 from broker.protocol.connection import Connection
 from tests.durable.faults import Fault
@@ -53,13 +52,14 @@ def settle_but_in_the_scratch_log(queue: Queue, entries: list[Any]) -> None:
     queue.stores = stores
 
 
-def fill_unmarked(entry: Entry, run: Run, piece: bytes) -> Entry:
-    number, message, _ = filled(entry, run, piece)
-    return number, message, 0
+def fill_unmarked(piece: reading.Piece, octets: bytes) -> list[Entry]:
+    return [(number, message, 0) for number, message, _ in filled(piece, octets)]
 
 
-def fill_with_the_first(entry: Entry, run: Run, piece: bytes) -> Entry:
-    return filled(entry, run._replace(first=entry[NUMBER]), piece)
+def fill_with_the_first(piece: reading.Piece, octets: bytes) -> list[Entry]:
+    _, entries = piece
+    first = records.read_put(octets, 0).messages(octets)[0]
+    return [(number, first, returns) for number, _, returns in entries]
 
 
 def drop_but_for_the_tail(queue: Queue) -> int:
