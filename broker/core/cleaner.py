@@ -7,7 +7,7 @@ by step, and runs while less than half of the log is wanted.
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
 
 from broker.core import records
@@ -113,17 +113,29 @@ class Cleaner:
                     queue.note_returns_anew(first, first + count)
             place += count
 
+    def _write_counters_before(self, stop: Position) -> None:
+        """Writes where the numbering of those queues stands of which the log would not know it
+        without the batches before `stop`."""
+        # These records are not held as wanted, but they come to an end: each is shorter than the
+        # definition of its queue, which is held.
+        journal = self._journal
+        old = list(takewhile(lambda queue: queue.counted_at < stop, journal.queues.values()))
+        journal.write_counters(
+            [
+                (queue.id, queue.next_number, queue.reserved_to)
+                for queue in old
+                if queue.next_number > 1 or queue.reserved_to
+            ]
+        )
+        for queue in old:
+            queue.counted(journal.position)
+
     def _let_go(self, stop: Position) -> None:
         """Nothing before `stop` is wanted any more, once what was written now is durable."""
         journal = self._journal
         journal.write_definitions_before(stop)
-        journal.write_counters(
-            [
-                (queue.id, queue.next_number, queue.reserved_to)
-                for queue in journal.queues.values()
-                if queue.next_number > 1
-            ]
-        )
+        if not journal.is_scratch:
+            self._write_counters_before(stop)
         journal.batches.drop(stop)
         if journal.has_pending:
 

@@ -27,6 +27,7 @@ class Lasting:
 
     __slots__ = (
         "_on_reserved",
+        "counted_at",
         "delivered_to",
         "id",
         "journal",
@@ -49,7 +50,16 @@ class Lasting:
         self.reserved_at: Position = 0
         self._on_reserved: Callable[[int], None] = lambda number: None
         self.returns: dict[int, int] = {}
+        # The log says all of these numbers from this batch on, whatever goes before it.
+        self.counted_at = journal.position
         journal.queues[queue_id] = self
+
+    def counted(self, position: Position) -> None:
+        """This batch, the last one so far, has a counters record of the queue, or the queue has no
+        numbers yet that could be in one."""
+        self.counted_at = position
+        queues = self.journal.queues
+        queues[self.id] = queues.pop(self.id)
 
     def connect(self, on_reserved: Callable[[int], None]) -> None:
         """Calls back with the number up to which messages may be handed out, now and whenever

@@ -65,7 +65,7 @@ class DurableSite(Site):
 
     def _open_scratch(self) -> Journal:
         log = SimLog()
-        journal = Journal(log)
+        journal = Journal(log, is_scratch=True)
         journal.on_progress = self._progress
         log.on_state = partial(self._log_has_changed, journal)
         self.logs.append(log)
