@@ -185,17 +185,19 @@ class Server:
         self._opening.pop(connection, None)
 
     def _unblock(self) -> None:
-        """Lets connections that waited for memory go on, one after the other."""
+        """Lets a connection that waited for memory go on; `flush` asks for the next one, so that
+        others have a turn in between."""
         blocked = self.broker.blocked
-        while blocked and not self.broker.has_alarm():
-            connection = blocked.pop(0)
-            assert isinstance(connection, Connection)
-            connection.unblock(self.loop.time())
-            self.broker.is_behind = False
-            client = self._sockets.get(connection)
-            if client is not None:
-                client.resume_reading()
-            self.flush()
+        if not blocked or self.broker.has_alarm():
+            return
+        connection = blocked.pop(0)
+        assert isinstance(connection, Connection)
+        connection.unblock(self.loop.time())
+        self.broker.is_behind = False
+        client = self._sockets.get(connection)
+        if client is not None:
+            client.resume_reading()
+        self.flush()
 
     def forget(self, client: ClientSocket) -> None:
         """A socket is gone."""
