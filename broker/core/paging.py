@@ -154,15 +154,15 @@ class Paged:
         begins = sorted(
             (max(run.first, self.first), place)
             for place, store in enumerate(self.queue.stores)
-            for run in [next(store.stored.runs_from(self.first), None)]
+            for run in [next(store.stored.runs_from(self.first, stop=self.stop), None)]
             if run is not None
         )
         store = self.queue.stores[begins[0][1]]
         stop = min([self.stop, *(first for first, _ in begins[1:])])
         runs: list[Run] = []
         size = 0
-        for run in store.stored.runs_from(self.first):
-            if run.first >= stop or len(runs) >= FETCH_RUNS or size >= octets:
+        for run in store.stored.runs_from(self.first, stop=stop):
+            if len(runs) >= FETCH_RUNS or size >= octets:
                 break
             if run.position > store.journal.durable and runs:
                 break

@@ -28,6 +28,8 @@ _NO_STOP = 2**64 - 1
 _TYPES = "QIQIIII"
 RUN_BYTES = sum(array(code).itemsize for code in (*_TYPES, "I"))
 """Octets of memory for each run."""
+SETTLED_BYTES = 72
+"""The same for each settled message of a run that has others: a number, and its place in a set."""
 
 
 class Run(NamedTuple):
@@ -120,11 +122,18 @@ class StoredRuns:
         self.count -= taken
         if self._live[place]:
             self._settled.update(range(low, high))
+            self._grown(taken * SETTLED_BYTES)
         else:
             self._empty += 1
             if taken < run.total:
-                self._settled.difference_update(range(run.first, run.stop))
+                self._forget_settled(run)
         self._freed(run.position, run.share * taken)
+
+    def _forget_settled(self, run: Run) -> None:
+        """Nothing is left of this run: what was settled of it before says nothing any more."""
+        before = len(self._settled)
+        self._settled.difference_update(range(run.first, run.stop))
+        self._grown((len(self._settled) - before) * SETTLED_BYTES)
 
     def _pass_empty(self) -> None:
         start = self._start
@@ -161,6 +170,7 @@ class StoredRuns:
         for values in self._columns:
             del values[:]
         del self._live[:]
+        self._grown(-len(self._settled) * SETTLED_BYTES)
         self._settled.clear()
         self._start = self._empty = self.count = 0
 
@@ -268,4 +278,4 @@ class StoredRuns:
         for part, live in zip(parts, lives, strict=True):
             if not live:
                 self._empty += 1
-                self._settled.difference_update(range(part.first, part.stop))
+                self._forget_settled(part)

@@ -129,7 +129,8 @@ class StoredMachine(RuleBasedStateMachine):
     @invariant()
     def the_index_is_as_large_as_it_says(self) -> None:
         live = self.stored._live
-        assert self.octets == module.RUN_BYTES * len(live)
+        settled = module.SETTLED_BYTES * len(self.stored._settled)
+        assert self.octets == module.RUN_BYTES * len(live) + settled
         assert self.stored._empty == live.count(0)
         wanted = len(live) - self.stored._empty
         assert len(live) <= 2 * (3 * wanted + module._COMPACT_FROM) + module._EMPTY_FROM
