@@ -137,7 +137,7 @@ def _serve() -> Callable[..., int]:
     parameters = [_flag(name, field) for name, field in Settings.model_fields.items()]
     signature = inspect.Signature(parameters, return_annotation=int)
     # typer reads flags from the signature: it is made from the settings instead of being a copy.
-    serve.__signature__ = signature  # type: ignore[attr-defined]
+    serve.__signature__ = signature  # type: ignore[attr-defined]  # functions may have it
     serve.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return serve
 

@@ -41,7 +41,7 @@ STEP_BYTES = 2 << 20
 """Octets that are paged out in one turn of the loop."""
 STEP_QUEUES = 64
 """Queues that are looked at in one turn of the loop."""
-RUN_BYTES = 1 << 18
+RECORD_BYTES = 1 << 18
 """Octets of one record in the scratch log: it is read again as a whole."""
 DROP_MAX = 8192
 """Messages that are let go at once."""
@@ -108,7 +108,7 @@ class Paged:
         size = entry_size(entry)
         origin, framing = entry[MESSAGE][ORIGIN], entry[MESSAGE][FRAMING]
         scratch = self.queue.scratch
-        while fresh and size < RUN_BYTES:
+        while fresh and size < RECORD_BYTES:
             number, message, _ = fresh[0]
             is_next = number == run[-1][NUMBER] + 1
             is_next = is_next and (scratch is None or number != scratch.next_number)

@@ -276,7 +276,7 @@ class Queue:
     def keep(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """What is remembered of messages that were handed out and are not settled: all of it, or
         while memory is short only which they are, as far as they can be read again."""
-        if self.broker.memory_used <= self.broker.pager.mark:
+        if self.broker.memory_used <= self.broker.pager.mark or not self.stores:
             return entries
         return lightened(self, entries)
 

@@ -62,8 +62,7 @@ def _without_repeats(names: list[str]) -> list[str]:
 
 
 def _user_data_dir() -> Path:
-    # Only the default needs it, and each import counts at start-up.
-    import platformdirs  # noqa: PLC0415
+    import platformdirs  # noqa: PLC0415  # only the default needs it: imports count at start-up
 
     return platformdirs.user_data_path("leveret", appauthor=False)
 

@@ -18,7 +18,7 @@ LIMIT = 40_000
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "HEAD_BYTES", 1_000)
     monkeypatch.setattr(paging, "HEAD_BYTES_MIN", 100)
-    monkeypatch.setattr(paging, "RUN_BYTES", 2_000)
+    monkeypatch.setattr(paging, "RECORD_BYTES", 2_000)
     monkeypatch.setattr(reading, "FETCH_BYTES", 2_000)
 
 

@@ -26,7 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "HEAD_BYTES", HEAD)
     monkeypatch.setattr(paging, "HEAD_BYTES_MIN", 100)
     monkeypatch.setattr(reading, "FETCH_BYTES", 2_000)
-    monkeypatch.setattr(paging, "RUN_BYTES", 2_000)
+    monkeypatch.setattr(paging, "RECORD_BYTES", 2_000)
 
 
 @pytest.fixture
