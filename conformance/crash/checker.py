@@ -24,11 +24,13 @@ Look = Mapping[str, Sequence[Seen]]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is wrong, and how many acked messages came back as they may."""
+    """What is wrong; and how many acked messages came back, whether they may or not, and how long
+    before the end the broker had the oldest of these acks, as far as that is known."""
 
     findings: list[Finding]
     acked_came_back: int
     commits_in_doubt: int
+    oldest_ack_s: float = 0.0
 
 
 def ack_window_s(record: Record, ended_at: float) -> float:
@@ -48,6 +50,7 @@ def judge(record: Record, look: Look, ended_at: float, window_s: float = ACK_WIN
     """
     findings = list(record.findings)
     came_back = 0
+    oldest_s = 0.0
     for queue, copies in record.queues.items():
         if queue not in look:
             findings.append(Finding(Kind.DEFINITION, f"{queue}: the queue is gone"))
@@ -56,13 +59,19 @@ def judge(record: Record, look: Look, ended_at: float, window_s: float = ACK_WIN
         marks = {s.key: s.redelivered for s in seen if s.key is not None}
         deadline = ended_at - window_s
         for key, copy in copies.items():
-            findings += _judge_copy(queue, key, copy, marks.get(key), deadline)
-            came_back += copy.acked and copy.transaction is None and key in marks
+            findings += _judge_copy(queue, key, copy, marks.get(key), deadline, ended_at)
+            if copy.acked and copy.transaction is None and key in marks:
+                came_back += 1
+                oldest_s = max(oldest_s, _age_s(copy.settled_at, ended_at) or 0.0)
         findings += _disorder(record, queue, seen)
     doubtful = [t for t in record.transactions if t.stage is Stage.COMMITTING]
     for transaction in doubtful:
         findings += _tears(record, look, transaction)
-    return Verdict(findings, came_back, len(doubtful))
+    return Verdict(findings, came_back, len(doubtful), oldest_s)
+
+
+def _age_s(moment: float | None, ended_at: float) -> float | None:
+    return None if moment is None else ended_at - moment
 
 
 def settle(record: Record, look: Look, now: float) -> None:
@@ -107,7 +116,7 @@ def _strangers(record: Record, queue: str, seen: Sequence[Seen]) -> Iterator[Fin
 
 
 def _judge_copy(
-    queue: str, key: Key, copy: Copy, mark: bool | None, deadline: float
+    queue: str, key: Key, copy: Copy, mark: bool | None, deadline: float, ended_at: float
 ) -> Iterator[Finding]:
     """One message that was sent to the queue; `mark` is None if it is not there."""
     present = mark is not None
@@ -120,7 +129,8 @@ def _judge_copy(
     acking = copy.transaction
     if acking is not None:
         if acking.stage is Stage.COMMITTED and present:
-            yield Finding(Kind.COMMIT_UNDONE, f"{what} was acked and committed")
+            age_s = _age_s(acking.committed_at, ended_at)
+            yield Finding(Kind.COMMIT_UNDONE, f"{what} was acked and committed", age_s)
         elif acking.stage in (Stage.OPEN, Stage.ROLLED_BACK) and copy.promised and not present:
             yield Finding(Kind.UNCOMMITTED, f"{what} is gone by an ack that was not committed")
     elif not copy.acked:
@@ -133,7 +143,8 @@ def _judge_copy(
     elif present:
         if copy.settled_at is not None and copy.settled_at < deadline:
             ago = f"{deadline - copy.settled_at:.3f} s and the window before the end"
-            yield Finding(Kind.ACK_UNDONE, f"{what} was acked {ago}")
+            age_s = ended_at - copy.settled_at
+            yield Finding(Kind.ACK_UNDONE, f"{what} was acked {ago}", age_s)
         if mark is False:
             yield Finding(Kind.UNMARKED, f"{what} was acked just before the end")
 

@@ -25,6 +25,7 @@ from conformance.crash.definitions import (
     Observed,
     State,
 )
+from conformance.crash.findings import Finding, Kind
 from conformance.crash.routes import Binding
 from conformance.crash.worker import Worker
 
@@ -54,14 +55,16 @@ class Definitions:
         self.pending = None
         self._answered.clear()
 
-    def told(self, difference: str, ended_at: float) -> str:
-        """The difference with the last changes of what it names."""
+    def told(self, difference: str, ended_at: float) -> Finding:
+        """The difference with the last changes of what it names; its age is that of the last."""
         related = [
-            f"{change} answered {ended_at - moment:.3f} s before the end"
+            (ended_at - moment, change)
             for moment, change in self._answered
             if any(name and name in difference for name in change.names)
-        ]
-        return "; ".join([difference, *related[-3:], f"not answered: {self.pending}"])
+        ][-3:]
+        changes = [f"{change} answered {age_s:.3f} s before the end" for age_s, change in related]
+        text = "; ".join([difference, *changes, f"not answered: {self.pending}"])
+        return Finding(Kind.DEFINITION, text, related[-1][0] if related else None)
 
 
 class Definer(Worker):

@@ -179,11 +179,12 @@ class Directory:
         verdict = judge(self.record, look, ended_at, window_s)
         self.totals.looked_at += sum(len(seen) for seen in look.values())
         self.totals.acked_came_back += verdict.acked_came_back
+        self.totals.oldest_ack_s = max(self.totals.oldest_ack_s, verdict.oldest_ack_s)
         self.totals.commits_in_doubt += verdict.commits_in_doubt
         state, wrong = judge_definitions(self.definitions.state, self.definitions.pending, observed)
         settle(self.record, look, time.monotonic())
         told = [self.definitions.told(text, ended_at) for text in wrong]
-        findings = [*verdict.findings, *(Finding(Kind.DEFINITION, text) for text in told)]
+        findings = [*verdict.findings, *told]
         self.definitions.restarted(State() if wrong else state.emptied())
         try:
             if wrong:

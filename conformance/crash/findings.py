@@ -41,10 +41,12 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong."""
+    """One thing that is wrong. `age_s` is how long before the end the broker had answered for what
+    it undid, None where nothing was undone or nobody knows."""
 
     kind: Kind
     text: str
+    age_s: float | None = None
 
     def __str__(self) -> str:
         return f"{self.kind.value}: {self.text}"
@@ -68,36 +70,52 @@ class Totals:
     definitions: int = 0
     looked_at: int = 0
     acked_came_back: int = 0
+    oldest_ack_s: float = 0.0
     windows_s: list[float] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
     found: Counter[Kind] = field(default_factory=Counter)
+    oldest_s: dict[Kind, float] = field(default_factory=dict)
 
     def add(self, findings: list[Finding]) -> None:
-        """Counts findings."""
+        """Counts findings, and keeps the greatest age of each kind."""
         self.found.update(finding.kind for finding in findings)
+        for finding in findings:
+            if finding.age_s is not None:
+                oldest_s = self.oldest_s.get(finding.kind, 0.0)
+                self.oldest_s[finding.kind] = max(oldest_s, finding.age_s)
 
     @property
     def failures(self) -> int:
         """All findings."""
         return self.found.total()
 
-    def line(self) -> str:
-        """Everything in one line."""
+    def table(self) -> str:
+        """Everything, in lines of a word and what there is of it."""
         ends = [f"{self.kills} kills ({self.kills_while_starting} while starting)"]
         if self.power_cuts:
             ends.append(f"{self.power_cuts} power cuts")
         ends.append(f"{self.clean_stops} clean stops")
-        restarts = "no restart"
+        restarts = "none"
         if self.restarts_s:
             middle, longest = statistics.median(self.restarts_s), max(self.restarts_s)
-            restarts = f"restart {middle:.2f} s in the middle, {longest:.2f} s at most"
-        found = ", ".join(f"{kind.value} {self.found[kind]}" for kind in Kind)
-        return (
-            f"{', '.join(ends)}, {self.directories} directories; {self.published} published, "
-            f"{self.confirmed} confirmed, {self.delivered} delivered, {self.acked} acked, "
-            f"{self.commits} committed ({self.commits_in_doubt} in doubt), "
-            f"{self.definitions} definitions made or deleted; {self.looked_at} messages looked at "
-            f"after restarts, {self.acked_came_back} acked at most "
-            f"{max(self.windows_s, default=0):.2f} s before the kill came back; "
-            f"{found}; {restarts}"
-        )
+            restarts = f"{middle:.2f} s in the middle, {longest:.2f} s at most"
+        window_s = max(self.windows_s, default=0)
+        rows = {
+            "ends": f"{', '.join(ends)}, {self.directories} directories",
+            "messages": f"{self.published} published, {self.confirmed} confirmed, "
+            f"{self.delivered} delivered, {self.acked} acked",
+            "transactions": f"{self.commits} committed ({self.commits_in_doubt} in doubt)",
+            "definitions": f"{self.definitions} made or deleted",
+            "looked at": f"{self.looked_at} messages after restarts",
+            "restarts": restarts,
+            "acks": f"{self.acked_came_back} came back, {self.oldest_ack_s:.3f} s old at most; "
+            f"{window_s:.2f} s were allowed at most",
+            **{kind.value: self._found(kind) for kind in Kind},
+        }
+        width = max(map(len, rows))
+        return "\n".join(f"  {word:{width}}  {text}" for word, text in rows.items())
+
+    def _found(self, kind: Kind) -> str:
+        oldest_s = self.oldest_s.get(kind)
+        age = "" if oldest_s is None else f", answered {oldest_s:.3f} s before the end at most"
+        return f"{self.found[kind]}{age}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from conformance.channel import Channel
 from conformance.client import Address, Connection
 from conformance.crash.bodies import properties_of, read_body
@@ -62,7 +64,7 @@ def drain(address: Address, record: Record, timeout_s: float = 30.0) -> None:
             key = read_body(delivery.body)
             if key in copies:
                 copies[key].acked = True
-                copies[key].settled_at = 0.0
+                copies[key].settled_at = time.monotonic()
         channel.call("basic.cancel", consumer_tag="drain")
         if count:
             channel.send("basic.ack", multiple=True)

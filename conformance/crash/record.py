@@ -29,9 +29,11 @@ class Stage(enum.Enum):
 
 @dataclass(slots=True)
 class Transaction:
-    """What one transaction publishes and acks, as (queue, key)."""
+    """What one transaction publishes and acks, as (queue, key). `committed_at` is when commit-ok
+    came (monotonic)."""
 
     stage: Stage = Stage.OPEN
+    committed_at: float | None = None
     published: list[tuple[str, Key]] = field(default_factory=list)
     acked: list[tuple[str, Key]] = field(default_factory=list)
 

@@ -86,6 +86,7 @@ class Transactor(Worker):
     def _commit(self, channel: Channel, transaction: Transaction) -> None:
         transaction.stage = Stage.COMMITTING
         channel.call("tx.commit")
+        transaction.committed_at = time.monotonic()
         transaction.stage = Stage.COMMITTED
         for queue, key in transaction.published:
             message = self.record.queues[queue][key].message

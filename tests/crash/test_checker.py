@@ -19,7 +19,7 @@ from conformance.crash.checker import (
     judge,
     settle,
 )
-from conformance.crash.findings import Kind, Totals
+from conformance.crash.findings import Finding, Kind, Totals
 from conformance.crash.record import Copy, Message, Record, Seen, Stage, Transaction
 
 END = 1000.0
@@ -199,7 +199,8 @@ def test_message_acked_just_before_the_end_may_come_back_marked(settled_at: floa
     case = filled()
     acked(case, settled_at)
     case.look["q"][1] = dataclasses.replace(case.look["q"][1], redelivered=True)
-    assert case.judge() == Verdict([], 1, 0)
+    age_s = 0.0 if settled_at is None else END - settled_at
+    assert case.judge() == Verdict([], 1, 0, age_s)
 
 
 def test_acked_message_that_comes_back_unmarked_is_found() -> None:
@@ -212,7 +213,8 @@ def test_message_acked_long_ago_that_comes_back_is_found() -> None:
     case = filled()
     acked(case, LONG_AGO)
     case.look["q"][1] = dataclasses.replace(case.look["q"][1], redelivered=True)
-    assert case.kinds() == [Kind.ACK_UNDONE]
+    [finding] = case.judge().findings
+    assert (finding.kind, finding.age_s) == (Kind.ACK_UNDONE, END - LONG_AGO)
 
 
 def test_ack_window_grows_only_by_confirms_that_were_due() -> None:
@@ -378,14 +380,19 @@ def test_bodies_have_the_size_asked_for() -> None:
     assert {read_body(body) for body in bodies} == {(65_535, 2**32 - 1)}
 
 
-def test_totals_name_every_kind_in_one_line() -> None:
+def test_totals_name_every_kind_and_the_greatest_ages() -> None:
     totals = Totals(kills=2, restarts_s=[0.5, 1.5])
     case = filled()
     del case.look["q"][0]
+    acked(case, LONG_AGO)
     totals.add(case.judge().findings)
-    line = totals.line()
-    assert "\n" not in line
-    assert "2 kills" in line
-    assert "lost 1," in line
-    assert "torn 0," in line
-    assert "restart 1.00 s in the middle, 1.50 s at most" in line
+    totals.add([Finding(Kind.DEFINITION, "queue q is gone", 0.25)])
+    totals.add([Finding(Kind.DEFINITION, "queue q is gone", 0.125)])
+    rows = dict(line.strip().split("  ", 1) for line in totals.table().splitlines())
+    rows = {word: text.strip() for word, text in rows.items()}
+    assert {kind.value for kind in Kind} < rows.keys()
+    assert rows["ends"].startswith("2 kills (0 while starting), 0 clean stops")
+    assert rows["restarts"] == "1.00 s in the middle, 1.50 s at most"
+    assert rows["lost"] == "1"
+    assert rows["torn"] == "0"
+    assert rows["definition"] == "2, answered 0.250 s before the end at most"
