@@ -103,6 +103,11 @@ class Journal:
     def _store(
         self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
     ) -> list[Run]:
+        most = records.TARGETS_MAX
+        if len(queues) > most:
+            runs = self._store(queues[:most], firsts[:most], messages)
+            # The next record has the messages once more.
+            return runs + self._store(queues[most:], firsts[most:], messages)
         targets = [(queue.id, first) for queue, first in zip(queues, firsts, strict=True)]
         offset = self.batches.pending_bytes + HEAD.size
         size = self._add(records.put(targets, messages)) - HEAD.size
@@ -176,7 +181,7 @@ class Journal:
         self.queues.pop(queue.id, None)
         self._settled.pop(queue, None)
         self._delivered.pop(queue.id, None)
-        queue.stored.clear()
+        queue.clear()
 
     def write_counters(self, states: Sequence[tuple[int, int, int]]) -> None:
         """Writes where the numbering of queues stands: (queue id, next number, highest number that

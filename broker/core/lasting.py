@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 AHEAD = 8192
 """Messages that count as handed out before they are, as far as the log knows. After a crash so
 many may be marked as redelivered without need; but none is unmarked that somebody has seen."""
+RETURN_BYTES = 72
+"""Octets of memory for each message whose returns are kept: a number, and its place in a
+dictionary."""
 
 
 class Lasting:
@@ -27,6 +30,7 @@ class Lasting:
 
     __slots__ = (
         "_on_reserved",
+        "_returns_bytes",
         "counted_at",
         "delivered_to",
         "id",
@@ -50,6 +54,8 @@ class Lasting:
         self.reserved_at: Position = 0
         self._on_reserved: Callable[[int], None] = lambda number: None
         self.returns: dict[int, int] = {}
+        # What of it counts as memory.
+        self._returns_bytes = 0
         # The log says all of these numbers from this batch on, whatever goes before it.
         self.counted_at = journal.position
         journal.queues[queue_id] = self
@@ -104,11 +110,23 @@ class Lasting:
         if self.returns:
             for number in numbers:
                 self.returns.pop(number, None)
+            if not self.returns:
+                # One that is emptied would keep its room.
+                self.returns = {}
+            self._count_returns()
 
     def settled_range(self, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` have left the queue for good, as far as there are any."""
         self.journal.settle_range(self, first, stop - first)
-        self.returns = {n: times for n, times in self.returns.items() if not first <= n < stop}
+        if self.returns:
+            self.returns = {n: times for n, times in self.returns.items() if not first <= n < stop}
+            self._count_returns()
+
+    def clear(self) -> None:
+        """The queue is deleted."""
+        self.stored.clear()
+        self.returns.clear()
+        self._count_returns()
 
     def returned(self, entries: list[Entry]) -> None:
         """Messages came back."""
@@ -116,6 +134,7 @@ class Lasting:
         returns = {number: times + 1 for number, _, times in entries if find(number) is not None}
         if returns:
             self.returns.update(returns)
+            self._count_returns()
             self.journal.note_returns(self, returns)
 
     def note_returns_anew(self, first: int, stop: int) -> None:
@@ -130,6 +149,12 @@ class Lasting:
         self.delivered_to = self.reserved_to = min(self.delivered_to, self.next_number - 1)
         find = self.stored.find
         self.returns = {n: times for n, times in self.returns.items() if find(n) is not None}
+        self._count_returns()
+
+    def _count_returns(self) -> None:
+        octets = len(self.returns) * RETURN_BYTES
+        self.journal.grow_index(octets - self._returns_bytes)
+        self._returns_bytes = octets
 
     def entries(self, first: int, messages: Sequence[Message]) -> list[Entry]:
         """Entries for messages `first` and up that were read again, without those that are settled.

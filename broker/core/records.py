@@ -33,6 +33,13 @@ _SETTLED = struct.Struct("<QI")
 _COUNT = struct.Struct("<I")
 _TRANSIENT = 1 << 63
 """Beside the framing: these messages do not last, as those that are only paged out."""
+TARGETS_MAX = 2**16 - 1
+"""Queues of one put record."""
+_RANGE_MAX = 2**32 - 1
+"""Messages of one range of a settled record."""
+_ROWS_MAX = 1 << 26
+"""Ranges or numbers of one record; more go to several records, as the octets of one are few enough
+to be counted in four."""
 
 
 class Kind(enum.IntEnum):
@@ -80,7 +87,7 @@ class Put(NamedTuple):
 
 def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list[bytes]:
     """A put record, in pieces: its head, then the contents as they are. All messages are of one
-    origin and one framing."""
+    origin and one framing. At most TARGETS_MAX targets."""
     _, _, origin, framing = messages[0]
     contents = [message[0] for message in messages]
     sizes = column("I", map(len, contents))
@@ -144,9 +151,31 @@ def _origin(names: bytes, *, persistent: bool) -> Origin:
 
 
 def settled(queue_id: int, firsts: list[int], counts: list[int]) -> bytes:
-    """A settled record, of ranges of numbers."""
-    payload = _SETTLED.pack(queue_id, len(firsts)) + column("Q", firsts) + column("I", counts)
-    return HEAD.pack(Kind.SETTLED, len(payload)) + payload
+    """A settled record, of ranges of numbers; several where one cannot hold them."""
+    if max(counts, default=0) > _RANGE_MAX:
+        firsts, counts = _short_ranges(firsts, counts)
+    octets = []
+    for part in _parts(len(firsts)):
+        starts, lengths = firsts[part], counts[part]
+        payload = _SETTLED.pack(queue_id, len(starts)) + column("Q", starts) + column("I", lengths)
+        octets += [HEAD.pack(Kind.SETTLED, len(payload)), payload]
+    return b"".join(octets)
+
+
+def _short_ranges(firsts: list[int], counts: list[int]) -> tuple[list[int], list[int]]:
+    """The same ranges, none of them longer than _RANGE_MAX."""
+    short = [
+        (start, min(_RANGE_MAX, first + count - start))
+        for first, count in zip(firsts, counts, strict=True)
+        for start in range(first, first + count, _RANGE_MAX)
+    ]
+    return [start for start, _ in short], [count for _, count in short]
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    """What goes into each record; one record if there are no rows."""
+    for start in range(0, rows or 1, _ROWS_MAX):
+        yield slice(start, start + _ROWS_MAX)
 
 
 def read_settled(batch: bytes, at: int) -> tuple[int, list[tuple[int, int]]]:
@@ -234,8 +263,12 @@ def each(batch: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _columns(kind: Kind, *values: list[int]) -> bytes:
-    payload = _COUNT.pack(len(values[0])) + b"".join(column("Q", numbers) for numbers in values)
-    return HEAD.pack(kind, len(payload)) + payload
+    octets = []
+    for part in _parts(len(values[0])):
+        columns = [column("Q", numbers[part]) for numbers in values]
+        payload = _COUNT.pack(len(values[0][part])) + b"".join(columns)
+        octets += [HEAD.pack(kind, len(payload)), payload]
+    return b"".join(octets)
 
 
 def _read_columns(batch: bytes, at: int, count: int) -> list[array[int]]:
