@@ -22,7 +22,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.storage.files import DIRECTORY_MODE, Files, naming
+from broker.storage.files import DIRECTORY_MODE, Files, flushing, naming
 from broker.storage.log import LogDamagedError, LogError, LogLockedError, Position
 from broker.storage.segment import (
     FORMAT_VERSION,
@@ -193,7 +193,8 @@ class Directory:
     def make_segment(self, number: int, epoch: int, first: Position, octets: int) -> Segment:
         """A segment of at least that many octets, of the reserve if that is large enough.
 
-        On the disk when this returns. An OSError for want of space leaves things as they were.
+        On the disk when this returns. An OSError for want of space leaves things as they were,
+        unless it is a FlushError.
         """
         if octets <= self.segment_octets:
             if not self.has_reserve:
@@ -207,20 +208,22 @@ class Directory:
         descriptor = self.files.open(self.path / origin, os.O_RDWR)
         try:
             self.files.write(descriptor, [header.encode()], 0)
-            self.files.sync(descriptor)
+            with flushing():
+                self.files.sync(descriptor)
         finally:
             self.files.close(descriptor)
         path = self.path / name_of(number)
         self.files.rename(self.path / origin, path)
-        self.files.sync_directory(self.path)
         if origin == RESERVE:
             self.has_reserve = False
+        with flushing():
+            self.files.sync_directory(self.path)
         segment = new_segment(path, header)
         segment.indexed = True
         return segment
 
     def drop_segment(self, segment: Segment, *, recycle: bool) -> None:
-        """Removes the oldest segment, or makes it the reserve."""
+        """Removes the oldest segment, or the last one if it is empty; or makes it the reserve."""
         if recycle and not self.has_reserve and segment.header.capacity == self.segment_octets:
             self.files.rename(segment.path, self.path / RESERVE)
             self.has_reserve = True

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""The errors that pass when room is made."""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+"""The errors that pass when room is made: on the disk, or among the files that may be open."""
 
 # Everything in a directory is for its owner: it holds messages and what passwords hash to.
 FILE_MODE = 0o600
@@ -33,6 +33,20 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = str(path)
         raise
+
+
+class FlushError(OSError):
+    """A flush failed, whatever its error: what it was to make durable may never be, though a second
+    flush may work."""
+
+
+@contextlib.contextmanager
+def flushing() -> Iterator[None]:
+    """An OSError in here is a FlushError."""
+    try:
+        yield
+    except OSError as error:
+        raise FlushError(error.errno, error.strerror, error.filename) from error
 
 
 class Files:

@@ -52,6 +52,8 @@ def read_tail(directory: Directory, last_epoch: int) -> tuple[list[Segment], int
             _write_again(files, descriptor, tail.header, scan)
             if len(segments) > 1 and not len(tail.starts):
                 _mark_previous(files, segments[-2], tail, epoch)
+            # The flush of its name may have failed too.
+            files.sync_directory(directory.path)
     finally:
         files.close(descriptor)
     directory.note_epoch(epoch)
@@ -104,13 +106,16 @@ def _write_again(files: Files, descriptor: int, header: Header, scan: Scan) -> N
 
 
 def _mark_previous(files: Files, previous: Segment, tail: Segment, epoch: int) -> None:
-    """Ends the segment before an empty one, if a crash came before that."""
+    """Ends the segment before an empty one: a crash may have come before that, or before it was
+    durable."""
     descriptor = files.open(previous.path, os.O_RDWR)
     try:
         scan = Scan(files, descriptor, previous.header)
         for _ in index(previous, scan.groups()):
             pass
-        if not scan.marked and scan.position == tail.first:
+        if scan.marked:
+            _write_again(files, descriptor, previous.header, scan)
+        elif scan.position == tail.first:
             write_mark(files, descriptor, previous, epoch)
     finally:
         files.close(descriptor)

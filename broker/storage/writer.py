@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias
 
 from broker.storage.directory import Directory, Seal
-from broker.storage.files import NO_SPACE, Files
+from broker.storage.files import NO_SPACE, Files, FlushError, flushing
 from broker.storage.log import Appended, Caller, LogState, Position
 from broker.storage.segment import (
     GROUP_OCTETS,
@@ -90,6 +90,8 @@ class Writer:
         self._truncates: deque[Truncate] = deque()
         self._before: Position = 0
         self._held = False
+        # The next segment, while the mark that leads to it cannot be written.
+        self._made: Segment | None = None
         self._stopping = False
         self._descriptor = self._files.open(segments[-1].path, os.O_RDWR)
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
@@ -162,6 +164,8 @@ class Writer:
         tail = self.segments[-1]
         # If it cannot be said, nothing is lost: the next owner reads the tail as after a crash.
         with contextlib.suppress(OSError):
+            if self._made is not None:
+                self._directory.drop_segment(self._made, recycle=True)
             self._directory.write_seal(Seal(tail.header.number, tail.end, tail.next, self._epoch))
 
     # Writing.
@@ -209,25 +213,31 @@ class Writer:
         tail = self.segments[-1]
         octets += HEADER_OCTETS + MARK_OCTETS
         try:
-            made = self._directory.make_segment(
+            made = self._made = self._made or self._directory.make_segment(
                 tail.header.number + 1, self._epoch, tail.next, octets
             )
+            descriptor = self._files.open(made.path, os.O_RDWR)
         except OSError as error:
             self._hold(error)
             return False
-        # Only now that the next one exists: a log that loses its last one is found out.
-        write_mark(self._files, self._descriptor, tail, self._epoch)
-        descriptor = self._files.open(made.path, os.O_RDWR)
+        try:
+            # Only now that the next one exists: a log that loses its last one is found out.
+            write_mark(self._files, self._descriptor, tail, self._epoch)
+        except OSError as error:
+            self._files.close(descriptor)
+            self._hold(error)
+            return False
         self._files.close(self._descriptor)
         self._descriptor = descriptor
         self.segments = [*self.segments, made]
+        self._made = None
         return True
 
     # Space.
 
     def _hold(self, error: OSError) -> None:
         """Keeps what waits until there is space. Raises any other error."""
-        if error.errno not in NO_SPACE:
+        if isinstance(error, FlushError) or error.errno not in NO_SPACE:
             raise error
         self._held = True
         self._no_space(error)
@@ -297,8 +307,10 @@ def _told(group: list[Append]) -> None:
 
 
 def write_mark(files: Files, descriptor: int, segment: Segment, epoch: int) -> None:
-    """Ends a segment: another one follows."""
+    """Ends a segment: another one follows. Any OSError but a FlushError leaves it open for another
+    try."""
     pieces, _ = encode_group(segment.header, epoch, segment.next, [])
     files.write(descriptor, pieces, segment.end)
-    files.sync(descriptor)
+    with flushing():
+        files.sync(descriptor)
     segment.end += MARK_OCTETS

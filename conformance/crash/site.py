@@ -26,6 +26,7 @@ GOES_ON = "publishers go on"
 FAILED = "storage has failed"
 _PREFETCH = 50
 _WAIT_S = 20.0
+_DRAIN_S = 120.0
 
 
 class Site:
@@ -161,8 +162,10 @@ class Site:
         """Consumes and acks until this is so; it is asked after every delivery. The messages of
         each publisher come in order."""
         last: dict[int, int] = {}
+        deadline = time.monotonic() + _DRAIN_S
         with self.consumer(queue) as channel:
             while not until():
+                check(time.monotonic() < deadline, f"{queue}: not drained within {_DRAIN_S:g} s")
                 copy = self.take(channel, queue)
                 publisher, number = copy.message.key
                 late = f"{queue}: {copy.message.key} was delivered late"
