@@ -5,12 +5,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core.message import Message, size_of
+from broker.core.message import ORIGIN, PERSISTENT, Message, size_of
 from broker.core.queue import Queue
+from broker.errors import AMQPError, ReplyCode
+from broker.protocol.assembly import PUBLISH
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.protocol.publish import Route
+
+LASTING_BYTES_MAX = 1 << 30
+"""Octets of messages that last in one transaction. They are written as one batch, in which places
+have four octets, and which is one piece for the disk and for cleaning."""
 
 
 class Transaction:
@@ -19,7 +25,15 @@ class Transaction:
     client may not settle them again, though they stay unacknowledged until the commit. What is
     held counts in `Broker.memory_used` until `drop`."""
 
-    __slots__ = ("_broker", "acknowledged", "publishes", "settled", "settlements", "size")
+    __slots__ = (
+        "_broker",
+        "acknowledged",
+        "lasting_bytes",
+        "publishes",
+        "settled",
+        "settlements",
+        "size",
+    )
 
     def __init__(self, broker: Broker) -> None:
         self.publishes: list[tuple[Route, Message, list[Queue] | None]] = []
@@ -29,9 +43,19 @@ class Transaction:
         self.acknowledged = 0
         self._broker = broker
         self.size = 0
+        self.lasting_bytes = 0
 
     def publish(self, route: Route, messages: list[Message], queues: list[Queue] | None) -> None:
-        """Keeps messages for the commit."""
+        """Keeps messages for the commit. Raises AMQPError if that becomes too much for one."""
+        if messages[0][ORIGIN][PERSISTENT]:
+            self.lasting_bytes += size_of(messages)
+            if self.lasting_bytes > LASTING_BYTES_MAX:
+                raise AMQPError(
+                    ReplyCode.PRECONDITION_FAILED,
+                    f"persistent messages of one transaction are larger than {LASTING_BYTES_MAX}"
+                    " octets",
+                    PUBLISH,
+                )
         self.publishes += [(route, message, queues) for message in messages]
         # Counted for each queue, as they will be after the commit.
         size = size_of(messages) * max(1, len(queues or ()))

@@ -12,9 +12,11 @@ from broker.core.lasting import Lasting
 from broker.core.message import Message, make_origin
 from broker.core.records import HEAD, Kind
 from broker.core.recovery import Recovery
+from broker.errors import ReplyCode
+from broker.protocol import transaction
 from tests.durable.sim_log import SimLog
 from tests.durable.site import DurableSite, publish_persistent
-from tests.protocol.client import Basic, Exchange, Queue
+from tests.protocol.client import Basic, Channel, Exchange, Queue, Tx
 
 MOST = 2**32 - 1
 """What a count of four octets holds."""
@@ -140,3 +142,35 @@ def test_rows_of_more_than_one_record_come_back(rows: int, monkeypatch: pytest.M
     assert marks == ranges == list(numbers.items())
     assert returns == [(9, number, times) for number, times in numbers.items()]
     assert found == states
+
+
+def test_transaction_larger_than_one_batch_can_be_is_refused_at_its_publish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transaction, "LASTING_BYTES_MAX", 3_000)
+    site = DurableSite()
+    client = site.connect(channels=2)
+    client.tell(Queue.Declare, queue="q", durable=True)
+    client.tell(Tx.Select)
+    site.settle_down()
+    client.read()
+    client.publish(b"x" * 5_000)
+    for _ in range(2):
+        # A commit makes room for as much again.
+        publish_persistent(client, b"x" * 1_000, b"x" * 1_000)
+        client.tell(Tx.Commit)
+        site.settle_down()
+        assert [item.kind for item in client.read()] == [Tx.CommitOk]
+    publish_persistent(client, *[b"x" * 1_000] * 3)
+    [closed] = client.read()
+    assert isinstance(closed.method, Channel.Close)
+    assert closed.method.reply_code == ReplyCode.PRECONDITION_FAILED
+    assert closed.method.reply_text == (
+        "PRECONDITION_FAILED - persistent messages of one transaction are larger than 3000 octets"
+    )
+    assert (closed.method.class_id, closed.method.method_id) == (60, 40)
+    queue = site.vhost.queues["q"]
+    assert queue.messages_ready == 5
+    # Nothing of what was refused is kept.
+    assert site.broker.memory_used == queue.ready_bytes
+    assert site.crash().vhost.queues["q"].messages_ready == 4
