@@ -32,9 +32,9 @@ from broker.storage.segment import (
 # More than this is not joined with what came before: the memory that it takes is taken twice.
 _GROUP_OCTETS_MAX = 32 << 20
 # The share of a segment that is written before the next one is allocated. Early, so that most of
-# it is left for what is under way when the disk is found to be full; but what is written by then
-# is more than what an owner leaves at the end of a log that it wants nothing of, so that the
-# segment before can go.
+# it is left for what is under way when the disk is found to be full, which may be half of a
+# segment, and for settlements behind that; but what is written by then is more than what an owner
+# leaves at the end of a log that it wants nothing of, so that the segment before can go.
 _RESERVE_FROM = 4
 
 
@@ -97,7 +97,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
 
     def start(self) -> None:
-        """Begins to take orders."""
+        """Begins to take orders. A disk that is full already is told before anything else is."""
+        self._turn()
         self._thread.start()
 
     def stop(self) -> None:
@@ -177,6 +178,7 @@ class Writer:
             if not self._next_segment(octets):
                 return
             group, octets = self._fitting(self.segments[-1].room)
+        self._keep_reserve(octets)
         tail = self.segments[-1]
         batches = [each.records for each in group]
         pieces, sizes = encode_group(tail.header, self._epoch, group[0].position, batches)
@@ -265,14 +267,15 @@ class Writer:
             self._directory.drop_segment(segment, recycle=self._wants_reserve())
             self._retry_at = 0.0
 
-    def _wants_reserve(self) -> bool:
+    def _wants_reserve(self, octets: int = 0) -> bool:
         tail = self.segments[-1]
-        return tail.end > tail.header.capacity // _RESERVE_FROM
+        return tail.end + octets > tail.header.capacity // _RESERVE_FROM
 
-    def _keep_reserve(self) -> None:
-        """Has a segment in reserve from early on in the last one: a disk is found to be full while
-        that one has room for what is under way then, and for settlements behind it."""
-        if self._wants_reserve() and not self._directory.has_reserve:
+    def _keep_reserve(self, octets: int = 0) -> None:
+        """Has a segment in reserve from early on in the last one, of which so many octets are about
+        to be written: a disk is found to be full while that one has room for what is under way
+        then, and for settlements behind it."""
+        if self._wants_reserve(octets) and not self._directory.has_reserve:
             if not self._may_try():
                 return
             try:

@@ -12,7 +12,7 @@ from broker.storage.log import LogState
 from broker.storage.segment_log import SegmentLog
 from tests.storage.owner import Owner, open_log, replayed
 
-BATCH = b"x" * 1000
+BATCH = b"x" * 900
 ERRORS = [errno.ENOSPC, errno.EDQUOT]
 
 

@@ -77,6 +77,61 @@ def test_full_disk_is_found_while_most_of_a_segment_is_free(tmp_path: Path, owne
     log.close()
 
 
+def test_all_that_may_be_under_way_has_room_when_the_disk_is_found_to_be_full(
+    tmp_path: Path, owner: Owner
+) -> None:
+    """An owner lets half of a segment wait before it stops, as the journal does, and goes on as
+    soon as it is told; what it settles later must have room behind that."""
+    octets = 64 << 10
+    files = FaultyFiles()
+    log = open_log(tmp_path, owner, files=files, segment_bytes=octets, retry_s=60.0)
+    files.space = octets
+    while len(log.segments) < 2 or log.segments[-1].end < octets // 4 - 1500:
+        owner.append(log, b"x" * 1000)
+    assert log.state is LogState.OPEN
+    waiting = 0
+
+    def told(_position: int) -> None:
+        nonlocal waiting
+        waiting -= 1000
+        publish()
+
+    def publish() -> None:
+        nonlocal waiting
+        while waiting < octets // 2 and log.state is LogState.OPEN:
+            waiting += 1000
+            log.append([b"x" * 1000], told)
+
+    files.hold_syncs()
+    publish()
+    assert files.syncing.wait(10)
+    files.release_syncs()
+    owner.until(lambda: log.state is LogState.FULL and not waiting)
+    assert log.segments[-1].room > octets // 8
+    owner.append(log, b"settled")
+    log.close()
+
+
+def test_disk_that_is_full_when_a_log_is_opened_is_told_before_anything_is_appended(
+    tmp_path: Path, owner: Owner
+) -> None:
+    files = FaultyFiles()
+    log = open_log(tmp_path, owner, files=files, segment_bytes=64 << 10)
+    while log.segments[-1].end < 32 << 10:
+        owner.append(log, b"x" * 1000)
+    owner.append(log)
+    files.crash()
+    log.close()
+    (tmp_path / "reserve").unlink(missing_ok=True)
+    owner, files = Owner(), FaultyFiles()
+    files.space = 0
+    log = open_log(tmp_path, owner, files=files, segment_bytes=64 << 10, retry_s=60.0)
+    owner.run_one()
+    assert log.state is LogState.FULL
+    owner.append(log, b"settled")
+    log.close()
+
+
 def test_dropped_segment_becomes_the_reserve_of_a_full_disk(tmp_path: Path, owner: Owner) -> None:
     files = FaultyFiles()
     log = open_log(tmp_path, owner, files=files, retry_s=60.0)
