@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from conformance.crash.definer import Definitions, random_change
 from conformance.crash.definitions import Change, Observed, State, judge_definitions
+from conformance.crash.findings import Kind
 from conformance.crash.routes import Binding, route
 
 TO_Q1 = Binding("d.direct", "d.q1", key="k1")
@@ -128,3 +130,21 @@ def test_random_changes_reach_every_method_and_fit_the_state() -> None:
         "queue.declare", "queue.delete", "queue.bind", "queue.unbind", "queue.purge",
         "exchange.declare", "exchange.delete", "exchange.bind", "exchange.unbind", "basic.publish",
     }  # fmt: skip
+
+
+def test_what_is_undone_is_as_old_as_the_last_answer_about_it() -> None:
+    known = Definitions()
+    before = time.monotonic()
+    for change in (CHANGES[0], CHANGES[2], CHANGES[4]):
+        known.pending = change
+        known.answered()
+    after = time.monotonic()
+    told = known.told("queue d.q1 is gone", after + 1)
+    assert told.kind is Kind.DEFINITION
+    assert told.age_s is not None
+    assert 1 <= told.age_s <= 1 + after - before
+    assert str(CHANGES[0]) in told.text
+    assert str(CHANGES[2]) not in told.text
+    # The binding is about its queue too, and was the last.
+    assert told.text.count("answered") == 3
+    assert known.told("queue d.t1 is there", after).age_s is None
