@@ -123,6 +123,9 @@ class Journal:
         if self.has_failed:
             self._settled[queue] = []
             return
+        if self.is_scratch:
+            self._settle_ranges(queue, *records.ranges(sorted(numbers)))
+            return
         numbers_so_far = self._settled.get(queue)
         if numbers_so_far is None:
             numbers_so_far = self._settled[queue] = []
@@ -239,7 +242,8 @@ class Journal:
             self._delivered = {}
 
     def _settle_ranges(self, queue: Lasting, firsts: list[int], counts: list[int]) -> None:
-        self._add([records.settled(queue.id, firsts, counts)])
+        if not self.is_scratch:
+            self._add([records.settled(queue.id, firsts, counts)])
         for first, count in zip(firsts, counts, strict=True):
             queue.stored.settle(first, count)
 

@@ -159,7 +159,10 @@ class Lasting:
     def entries(self, first: int, messages: Sequence[Message]) -> list[Entry]:
         """Entries for messages `first` and up that were read again, without those that are settled.
         How often each came back is what the log has, at least."""
-        numbers = self.stored.numbers(first, first + len(messages))
+        stop = first + len(messages)
+        numbers: Sequence[int] = range(first, stop)
+        if not self.stored.has_all(first, stop):
+            numbers = self.stored.numbers(first, stop)
         if self.returns or first <= self.delivered_to:
             times: Iterable[int] = map(self.times_returned, numbers)
         else:

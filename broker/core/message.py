@@ -7,6 +7,7 @@ it. So these are type aliases, with the places of their fields named here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from operator import itemgetter
 from typing import Final, TypeAlias
 
@@ -45,6 +46,7 @@ MESSAGE_OVERHEAD: Final = 250
 header of the octets object (33), a number (32); measured on CPython 3.11."""
 
 content_of = itemgetter(CONTENT)
+message_of = itemgetter(MESSAGE)
 
 
 def framing(channel: int, frame_max: int) -> int:
@@ -76,7 +78,7 @@ def content_for(message: Message, channel: int, frame_max: int) -> bytes:
     return frames.reframe(message[CONTENT], message[HEADER_SIZE], channel, frame_max)
 
 
-def size_of(messages: list[Message]) -> int:
+def size_of(messages: Collection[Message]) -> int:
     """Octets of memory that these messages count for in one queue."""
     return sum(map(len, map(content_of, messages))) + MESSAGE_OVERHEAD * len(messages)
 
@@ -84,3 +86,9 @@ def size_of(messages: list[Message]) -> int:
 def entry_size(entry: Entry) -> int:
     """Octets of memory that this entry counts for."""
     return len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
+
+
+def entries_size(entries: Collection[Entry]) -> int:
+    """Octets of memory that these entries count for."""
+    sizes = map(len, map(content_of, map(message_of, entries)))
+    return sum(sizes) + MESSAGE_OVERHEAD * len(entries)

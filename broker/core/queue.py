@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Protocol
 from broker.core.consumer import Consumer, ConsumerLine
 from broker.core.lasting import Lasting
 from broker.core.message import (
-    CONTENT,
     MESSAGE,
-    MESSAGE_OVERHEAD,
     NUMBER,
     RETURNS,
     Entry,
     Message,
+    entries_size,
     entry_size,
 )
 from broker.core.paging import Paged
@@ -236,13 +235,14 @@ class Queue:
         if ready[-1][NUMBER] > last:
             reserved = takewhile(lambda entry: entry[NUMBER] <= last, islice(ready, limit))
             limit = sum(1 for _ in reserved)
+        fits = 1 + output_room * len(ready) // self.ready_bytes
         popleft = ready.popleft
-        entries = []
-        size = 0
-        while ready and len(entries) < limit and size < output_room:
-            entry = popleft()
-            size += len(entry[MESSAGE][CONTENT]) + MESSAGE_OVERHEAD
-            entries.append(entry)
+        entries = [popleft() for _ in range(min(limit, len(ready), fits))]
+        size = entries_size(entries)
+        while size - entry_size(entries[-1]) >= output_room:
+            # The first ones are larger than most.
+            size -= entry_size(entries[-1])
+            ready.appendleft(entries.pop())
         self.hand_over(consumer, entries, size)
 
     def _take_returned(self) -> Entry:
@@ -307,7 +307,7 @@ class Queue:
         if self.is_deleted:
             return
         count = len(entries)
-        size = sum([len(entry[MESSAGE][CONTENT]) for entry in entries]) + MESSAGE_OVERHEAD * count
+        size = entries_size(entries)
         self.unacked_count -= count
         self.unacked_bytes -= size
         self.broker.memory_used -= size
@@ -321,7 +321,7 @@ class Queue:
             return
         for entry in entries:
             heappush(self.returned, (entry[NUMBER], entry[MESSAGE], entry[RETURNS] + 1))
-        size = sum(map(entry_size, entries))
+        size = entries_size(entries)
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size
         self.ready_bytes += size

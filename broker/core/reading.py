@@ -8,15 +8,17 @@ entry comes back, its queue stands still until the content is read, so that orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from broker.core import records
-from broker.core.message import CONTENT, MESSAGE, NUMBER, Entry, entry_size
+from broker.core.message import CONTENT, MESSAGE, NUMBER, Entry, entries_size
 from broker.core.paging import Paged
+from broker.core.records import HEAD
 from broker.core.stored import Run
+from broker.storage.log import Location
 
 if TYPE_CHECKING:
     from broker.core.lasting import Lasting
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 FETCH_BYTES = 1 << 20
 """Octets that are read at once, if the queue has as many."""
+Span = tuple[Location, list[Run]]
+"""Where records are that lie one behind the other, and which of their messages are wanted."""
 
 
 # The next ones
@@ -49,11 +53,12 @@ def fetch(queue: Queue) -> None:
     def done(pieces: list[bytes] | None) -> None:
         paged.is_reading = False
         if pieces is not None and queue.paged is paged:
-            _take(queue, paged, store, list(zip(runs, pieces, strict=True)))
+            _take(queue, paged, store, zip(spans, pieces, strict=True))
         queue.tell(is_there=pieces is not None)
         journal.on_progress()
 
-    journal.log.read([(run.position, run.offset, run.size) for run in runs], done)
+    spans = _spans(runs)
+    journal.log.read([location for location, _ in spans], done)
 
 
 def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
@@ -64,22 +69,38 @@ def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
         queue.tell(is_there=is_durable)
 
 
-def _take(queue: Queue, paged: Paged, store: Lasting, read: list[tuple[Run, bytes]]) -> None:
+def _spans(runs: list[Run]) -> list[Span]:
+    """Runs that are stored one behind the other are read as one."""
+    spans: list[Span] = []
+    reached = -1, 0
+    for run in runs:
+        if reached != (run.position, run.offset - HEAD.size):
+            spans.append(((run.position, run.offset, 0), []))
+        (position, start, _), among = spans.pop()
+        among.append(run)
+        stop = run.offset + run.size
+        spans.append(((position, start, stop - start), among))
+        reached = position, stop
+    return spans
+
+
+def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span, bytes]]) -> None:
     entries: list[Entry] = []
-    for run, piece in read:
-        messages = records.read_put(piece, 0).messages(piece)
-        first, stop = max(run.first, paged.first), min(run.stop, paged.stop)
-        if first < stop:
-            at = run.skipped + first - run.first
-            entries += store.entries(first, messages[at : at + stop - first])
-            paged.first = stop
+    for ((_, start, _), runs), octets in read:
+        for run in runs:
+            messages = records.read_put(octets, run.offset - start).messages(octets)
+            first, stop = max(run.first, paged.first), min(run.stop, paged.stop)
+            if first < stop:
+                at = run.skipped + first - run.first
+                entries += store.entries(first, messages[at : at + stop - first])
+                paged.first = stop
     paged.count -= len(entries)
     _page_in(queue, paged, entries)
 
 
 def _page_in(queue: Queue, paged: Paged, entries: list[Entry]) -> None:
     """Ready messages were read again, the next ones behind those in memory."""
-    size = sum(map(entry_size, entries))
+    size = entries_size(entries)
     queue.ready.extend(entries)
     queue.ready_bytes += size
     queue.broker.memory_used += size
@@ -196,7 +217,7 @@ def _filled(piece: Piece, octets: bytes) -> list[Entry]:
 
 def _give_back(queue: Queue, entries: list[Entry]) -> None:
     """They are among those that came back again, in whatever state."""
-    size = sum(map(entry_size, entries)) - sum(map(entry_size, queue.reading))
+    size = entries_size(entries) - entries_size(queue.reading)
     queue.reading = []
     for entry in entries:
         heappush(queue.returned, entry)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from broker.core.consumer import Line
-from broker.core.message import NUMBER, entry_size
+from broker.core.message import NUMBER, entries_size
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
@@ -34,7 +34,7 @@ def deal_rounds(queue: Queue, line: Line) -> bool:
     if entries[-1][NUMBER] > queue.reserved_to:
         return False
     shares = [entries[place::count] for place in range(count)]
-    sizes = [sum(map(entry_size, share)) for share in shares]
+    sizes = [entries_size(share) for share in shares]
     if sum(sizes) > room:
         return False
     for _ in entries:

@@ -58,6 +58,9 @@ class Run(NamedTuple):
         return self._replace(first=low, total=high - low, skipped=self.skipped + low - self.first)
 
 
+_FIRST, _TOTAL, _SKIPPED = map(Run._fields.index, ("first", "total", "skipped"))
+
+
 class StoredRuns:
     """The runs of one queue, by number. `freed` is told whenever octets in the log are let go,
     `grown` what memory the index takes."""
@@ -118,9 +121,12 @@ class StoredRuns:
         taken = high - low
         if self._settled:
             taken -= len(self._settled.intersection(range(low, high)))
+        is_in_order = low == run.first and self._live[place] == run.total
         self._live[place] -= taken
         self.count -= taken
-        if self._live[place]:
+        if self._live[place] and is_in_order:
+            self._cut(place, taken)
+        elif self._live[place]:
             self._settled.update(range(low, high))
             self._grown(taken * SETTLED_BYTES)
         else:
@@ -128,6 +134,13 @@ class StoredRuns:
             if taken < run.total:
                 self._forget_settled(run)
         self._freed(run.position, run.share * taken)
+
+    def _cut(self, place: int, count: int) -> None:
+        """The first ones of a run are settled, the others are not: it begins behind them."""
+        columns = self._columns
+        columns[_FIRST][place] += count
+        columns[_TOTAL][place] -= count
+        columns[_SKIPPED][place] += count
 
     def _forget_settled(self, run: Run) -> None:
         """Nothing is left of this run: what was settled of it before says nothing any more."""
@@ -203,6 +216,13 @@ class StoredRuns:
                 break
             number = run.stop
         return min(number, stop)
+
+    def has_all(self, first: int, stop: int) -> bool:
+        """Whether these numbers are those of one run, and none of them is settled."""
+        place = self._place(first)
+        if place < self._start or self._settled or not self._live[place]:
+            return False
+        return stop <= self._firsts[place] + self._columns[_TOTAL][place]
 
     def find(self, number: int) -> Run | None:
         """The run with this number; None if the message is settled, or not stored."""
