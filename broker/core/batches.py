@@ -53,6 +53,10 @@ class Batches:
         """Octets of a batch that are wanted."""
         return self._live[position - self._base]
 
+    def live_before(self, stop: Position) -> int:
+        """Octets that are wanted of all batches from `first` to `stop - 1`."""
+        return sum(self._live[self.first - self._base : stop - self._base])
+
     def hold(self, position: Position, octets: int) -> None:
         """Something in this batch is wanted."""
         self._live[position - self._base] += octets

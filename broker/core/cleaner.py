@@ -3,6 +3,10 @@
 A log drops its oldest batches only, since dropping in any other order could bring back what was
 settled: a settlement is always behind what it settles. So cleaning begins at the front, goes step
 by step, and runs while less than half of the log is wanted.
+
+A full log is cleaned for what comes back, however much of it is wanted: but only if what is left in
+front fits into the room that there is, behind what waits. What is stored anew and frees nothing
+would take that room from settlements.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import records
 from broker.core.records import Kind, Put
-from broker.storage.log import Location, Position
+from broker.storage.log import Location, LogState, Position
 
 if TYPE_CHECKING:
     from broker.core.journal import Journal
@@ -22,6 +26,8 @@ STEP = 2 << 20
 """Octets of old batches that are cleaned at once, and the rest of the last of these."""
 SLACK = 8 << 20
 """Octets that may be unwanted however little is wanted."""
+GAIN_SHARE = 0.25
+"""Of what comes back when a full log is cleaned: more than is stored anew for it."""
 
 
 class Cleaner:
@@ -30,20 +36,43 @@ class Cleaner:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._is_reading = False
+        # What has to go from a full log is cleaned up to here.
+        self._full_stop: Position = 0
 
     def run(self) -> None:
         """Begins a step, if one is due and none is under way."""
-        batches = self._journal.batches
-        if self._is_reading or batches.total_bytes <= 2 * batches.live_bytes + SLACK:
+        if self._is_reading:
             return
-        stop = self._end_of_step()
+        batches = self._journal.batches
+        if self._journal.log.state is LogState.FULL:
+            end = self._end_while_full()
+        elif batches.total_bytes > 2 * batches.live_bytes + SLACK:
+            end = self._journal.durable + 1
+        else:
+            return
+        stop = self._end_of_step(end)
         if stop > batches.first:
             self._clean(stop)
 
-    def _end_of_step(self) -> Position:
+    def _end_while_full(self) -> Position:
+        """Where that ends which has to go for room to come back; nowhere, if it cannot go."""
+        journal = self._journal
+        stop, octets = journal.log.oldest
+        first = journal.batches.first
+        if stop <= first or stop > journal.durable + 1:
+            return first
+        if stop != self._full_stop:
+            live = journal.batches.live_before(stop)
+            room = journal.log.room_bytes - journal.waiting_bytes - STEP
+            if live > min(room, octets * (1 - GAIN_SHARE)):
+                return first
+            self._full_stop = stop
+        return stop
+
+    def _end_of_step(self, end: Position) -> Position:
         batches = self._journal.batches
         size, stop = 0, batches.first
-        while stop <= self._journal.durable and size < STEP:
+        while stop < end and size < STEP:
             size += batches.size(stop)
             stop += 1
         return stop

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from broker.storage.log import Appended, Caller, Location, LogState, Position, Read
+from broker.storage.log import Appended, Caller, Location, LogState, Oldest, Position, Read
 from broker.storage.memory_log import MemoryLog
 
 
@@ -60,6 +60,16 @@ class FaultyLog:
     def size_bytes(self) -> int:
         """Octets of the durable batches."""
         return self._durable.size_bytes
+
+    @property
+    def room_bytes(self) -> int:
+        """None: a full one takes nothing."""
+        return 0
+
+    @property
+    def oldest(self) -> Oldest:
+        """The first durable batch."""
+        return self._durable.oldest
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         """Every batch that is kept, oldest first. Only before the first `append`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Position: TypeAlias = int
 """The place of a batch: consecutive numbers, the first one is 1."""
@@ -57,6 +57,14 @@ class LogLockedError(LogError):
     """Another broker owns the log."""
 
 
+class Oldest(NamedTuple):
+    """What a log lets go at once: when all batches before `stop` are truncated, `octets` come back
+    where they are stored, and nothing before that; 0 if there is nothing to come back."""
+
+    stop: Position
+    octets: int
+
+
 class Log(Protocol):
     """An open log. Every method is called from the thread of the owner, which `Caller` leads back
     to: the callbacks below run there, never inside the call that was given them.
@@ -80,6 +88,15 @@ class Log(Protocol):
     @property
     def size_bytes(self) -> int:
         """Octets that the log takes where it is stored, room kept in reserve not counted."""
+
+    @property
+    def room_bytes(self) -> int:
+        """Octets that can be appended to a full log before any room is made, those that wait
+        included; about."""
+
+    @property
+    def oldest(self) -> Oldest:
+        """What has to go for any room to come back."""
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         """Every batch that is kept, oldest first. Only before the first `append`. Blocks.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from broker.storage.log import Appended, Caller, Location, LogState, Position, Read
+from broker.storage.log import Appended, Caller, Location, LogState, Oldest, Position, Read
 
 
 class MemoryLog:
@@ -41,6 +42,16 @@ class MemoryLog:
     def size_bytes(self) -> int:
         """Octets of the batches."""
         return self._size
+
+    @property
+    def room_bytes(self) -> int:
+        """It is never full."""
+        return sys.maxsize
+
+    @property
+    def oldest(self) -> Oldest:
+        """The first batch."""
+        return Oldest(self._first + 1, len(self._batches[0]) if self._batches else 0)
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         """Every batch that is kept, oldest first. Only before the first `append`."""

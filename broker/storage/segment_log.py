@@ -14,6 +14,7 @@ from broker.storage.log import (
     Location,
     LogError,
     LogState,
+    Oldest,
     Position,
     Read,
 )
@@ -123,6 +124,19 @@ class SegmentLog:
         """Octets of the segments, the rest of the last one not counted."""
         *older, last = self.segments
         return sum(each.header.capacity for each in older) + last.end
+
+    @property
+    def room_bytes(self) -> int:
+        """Octets that the last segment still takes."""
+        return self.segments[-1].room
+
+    @property
+    def oldest(self) -> Oldest:
+        """The oldest segment, if it is not the last one."""
+        segments = self.segments
+        if len(segments) == 1:
+            return Oldest(segments[0].first, 0)
+        return Oldest(segments[1].first, segments[0].header.capacity)
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         """Every batch that is kept, oldest first. Only before the first `append`. Blocks.

@@ -35,6 +35,7 @@ CASES = (
     Case("full.alarm", full_disk.early_alarm, full_disk.SmallDisk, fails=False),
     Case("full.held", full_disk.held_for_want_of_room, full_disk.SmallDisk, fails=False),
     Case("full.old-backlog", full_disk.old_backlog, full_disk.SmallDisk, fails=False),
+    Case("full.one-of-two", full_disk.one_of_two_queues, full_disk.SmallDisk, fails=False),
     Case("full.fallocate", full_disk.no_room_for_a_segment),
     Case("full.write", full_disk.no_room_in_a_write),
     Case("fails.flush", failing_calls.flush_fails),

@@ -110,8 +110,8 @@ def _filled(site: Site) -> SteadyPublisher:
     return publisher
 
 
-def _until_it_goes_on(publisher: SteadyPublisher) -> None:
-    publisher.limit = publisher.counts["published"] + 400
+def _until_it_goes_on(publisher: SteadyPublisher, *, more: int = 400) -> None:
+    publisher.limit = publisher.counts["published"] + more
     publisher.until(lambda: not publisher.blocked, "the publisher goes on")
     publisher.until(lambda: publisher.confirmed >= publisher.limit, "messages are confirmed again")
     publisher.finish()
@@ -217,6 +217,27 @@ def old_backlog(site: Site) -> None:
     make_room(site)
     _until_it_goes_on(publisher)
     check_equal(site.owed(OTHER), owed, "messages of the old queue")
+    site.kill()
+    site.restart_and_judge()
+
+
+def one_of_two_queues(site: Site) -> None:
+    """More than half of the log is wanted when one queue is empty: what is left of the oldest
+    segment is stored anew, since it fits into the room that is left, and publishers go on."""
+    fill(site, leave=_ROOM_OCTETS)
+    site.start()
+    site.declare()
+    publisher = site.publisher()
+    publisher.limit = _SEGMENT_OCTETS * 5 // 8 // BODY_OCTETS
+    publisher.until(lambda: publisher.confirmed >= publisher.limit, "messages are confirmed", 60.0)
+    publisher.finish()
+    other = site.publisher(OTHER, window=50)
+    other.until(lambda: other.blocked, "the publisher is blocked", 60.0)
+    site.expect_said(_NO_SPACE)
+    fill(site)
+    site.drain(lambda: site.owed() == 0)
+    _until_it_goes_on(other, more=100)
+    site.expect_said(GOES_ON)
     site.kill()
     site.restart_and_judge()
 

@@ -6,11 +6,18 @@ appending to a log that is closed, replaying one that was written to.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
-from broker.storage.log import Appended, Location, LogState, Position, Read
+from broker.storage.log import Appended, Location, LogState, Oldest, Position, Read
+
+BATCH_BYTES = 1 << 10
+"""Octets of a batch, for which a full disk has room."""
+GRANULE = 4
+"""Batches whose room comes back when all of them have gone."""
 
 
 class SimLog:
@@ -41,6 +48,18 @@ class SimLog:
     @property
     def size_bytes(self) -> int:
         return sum(map(len, self.batches))
+
+    @property
+    def room_bytes(self) -> int:
+        """The rest is there for all else."""
+        return self.room * BATCH_BYTES if self.disk is LogState.FULL else sys.maxsize
+
+    @property
+    def oldest(self) -> Oldest:
+        """The first GRANULE batches, if they are all durable."""
+        if self.durable < self.first + GRANULE:
+            return Oldest(self.first, 0)
+        return Oldest(self.first + GRANULE, sum(map(len, islice(self.batches, GRANULE))))
 
     @property
     def undurable(self) -> int:

@@ -9,6 +9,7 @@ import pytest
 from broker.core import cleaner, paging, records
 from broker.core.lasting import AHEAD, Lasting
 from broker.core.records import Kind
+from broker.storage.log import LogState
 from tests.durable.sim_log import SimLog
 from tests.durable.site import DurableSite, publish_persistent
 from tests.protocol.client import Basic, Client, Queue
@@ -214,3 +215,67 @@ def test_scratch_log_has_no_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     [lasting] = scratch.queues.values()
     assert lasting.next_number > 100
     assert counted(log, lasting.id) == []
+
+
+def half_wanted(monkeypatch: pytest.MonkeyPatch) -> tuple[DurableSite, Client]:
+    """A log of which every other message is wanted, and that need not be cleaned for that."""
+    monkeypatch.setattr(cleaner, "SLACK", 1 << 30)
+    site, client = start("kept")
+    for _ in range(6):
+        publish_persistent(client, b"y" * 300, key="other")
+        publish_persistent(client, b"x" * 300, key="kept")
+        site.settle_down()
+    client.tell(Queue.Purge, queue="other")
+    site.settle_down()
+    assert site.log.first == 1
+    return site, client
+
+
+def become_full(site: DurableSite, room: int) -> None:
+    """The disk has room for so many batches, each of which may have 1 KiB."""
+    site.log.become(LogState.FULL, room)
+    site.settle_down()
+
+
+def test_full_log_is_cleaned_for_what_comes_back_however_much_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site, _ = half_wanted(monkeypatch)
+    while site.log.first < 7:
+        stop = site.log.oldest.stop
+        become_full(site, room=4)
+        assert site.log.first >= stop
+        site.log.become(LogState.OPEN)
+        site.settle_down()
+    site = site.crash()
+    assert site.vhost.queues["kept"].messages_ready == 6
+    assert site.vhost.queues["other"].messages_ready == 0
+
+
+def test_full_log_is_not_cleaned_where_that_would_take_the_room_of_settlements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What does not fit frees nothing."""
+    site, _ = half_wanted(monkeypatch)
+    monkeypatch.setattr(cleaner, "STEP", 1000)
+    next_batch = site.log.next
+    become_full(site, room=1)
+    assert (site.log.first, site.log.next) == (1, next_batch)
+    become_full(site, room=2)
+    assert site.log.first > 1
+
+
+def test_full_log_is_not_cleaned_where_nothing_would_come_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of it is wanted: it would be stored anew again and again."""
+    monkeypatch.setattr(cleaner, "SLACK", 0)
+    site, client = start()
+    for _ in range(9):
+        publish_persistent(client, b"x" * 300, key="other")
+        site.settle_down()
+    for _ in range(3):
+        become_full(site, room=100)
+        site.log.become(LogState.OPEN)
+        site.settle_down()
+    assert site.log.next < 20

@@ -1,11 +1,12 @@
 """A log in SQLite: what the segment log is compared with. Its owner's thread does all the work."""
 
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from broker.storage.log import Appended, Caller, Location, LogState, Position, Read
+from broker.storage.log import Appended, Caller, Location, LogState, Oldest, Position, Read
 
 
 class SQLiteLog:
@@ -38,6 +39,14 @@ class SQLiteLog:
     @property
     def size_bytes(self) -> int:
         return self._value("SELECT coalesce(sum(length(batch)), 0) FROM log")
+
+    @property
+    def room_bytes(self) -> int:
+        return sys.maxsize
+
+    @property
+    def oldest(self) -> Oldest:
+        return Oldest(self.first, 0)
 
     def replay(self) -> Iterator[tuple[Position, bytes]]:
         if not self._replayable:
