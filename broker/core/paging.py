@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MARK_SHARE = 0.5
 """Of the memory limit: above it queues page out."""
+MARK_SHARE_MIN = 0.125
+"""The same, however much memory the indexes of what is stored take: they count too."""
 MARK_LOW_SHARE = 0.9
 """Of the mark: below it all is forgotten that could be paged out. A gap, since it takes a look at
 every queue to begin anew."""
@@ -172,8 +174,8 @@ class Paged:
 
 
 class Pager:
-    """Keeps the messages of a broker within its memory: above `mark` octets queues page out, a
-    little in each turn. `open_scratch` makes the log for what does not last."""
+    """Keeps the messages of a broker within its memory: above `mark` octets of messages queues
+    page out, a little in each turn. `open_scratch` makes the log for what does not last."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -215,11 +217,18 @@ class Pager:
     def run(self) -> None:
         """One turn: pages out, if memory is short."""
         broker = self._broker
+        self._set_mark()
         if broker.memory_used > self.mark:
             self._page_out()
         elif self._is_paging and broker.memory_used < self.mark * MARK_LOW_SHARE:
             self._is_paging = False
             self._queues.clear()
+
+    def _set_mark(self) -> None:
+        limit = self._broker.limits.memory
+        if limit:
+            index = sum([journal.index_bytes for journal in self._broker.journals])
+            self.mark = int(max(limit * MARK_SHARE - index, limit * MARK_SHARE_MIN))
 
     def _page_out(self) -> None:
         broker = self._broker

@@ -330,6 +330,19 @@ def test_failed_scratch_log_leaves_messages_in_memory(site: DurableSite, client:
     assert consume(client, "q") == made
 
 
+def test_messages_make_room_for_the_index(site: DurableSite, client: Client) -> None:
+    declare(client, "q", durable=True)
+    fill(client, "q", 0, 40, lasts=True)
+    before = site.broker.memory_used
+    assert before > LIMIT // 3
+    site.journal.grow_index(LIMIT // 2)
+    fill(client, "q", 40, 1, lasts=True)
+    assert site.broker.memory_used < before // 2
+    site.journal.grow_index(-LIMIT // 2)
+    fill(client, "q", 41, 40, lasts=True)
+    assert site.broker.memory_used > LIMIT // 3
+
+
 def test_index_of_what_is_paged_out_counts_as_memory(site: DurableSite, client: Client) -> None:
     declare(client, "q", durable=True)
     for number in range(1000):
