@@ -41,6 +41,7 @@ def make_small(assign: Assign, kind: str = "play") -> None:
     assign(cleaner, "SLACK", 400)
     assign(cleaner, "STEP", 300)
     assign(paging, "MARK_SHARE", 0.05)
+    assign(paging, "MARK_SHARE_MIN", 0.01)
     assign(paging, "HEAD_BYTES", KINDS[kind].head_bytes)
     assign(reading, "FETCH_BYTES", 300)
     assign(lasting, "AHEAD", 8)
