@@ -24,8 +24,8 @@ def wait(
 ) -> Callable[[bool], None]:
     """Lets the connection read nothing more until what is returned is called, which does `action`
     first, unless the channel has ended. It is called with whether what was waited for has come:
-    if it never will, the connection is closed with INTERNAL_ERROR. Errors name the method
-    with this index."""
+    if it never will, the connection is closed with INTERNAL_ERROR and a text that says why. Errors
+    name the method with this index."""
     connection = channel.connection
     connection.is_waiting = True
 
@@ -35,7 +35,7 @@ def wait(
             return
         try:
             if not has_come:
-                raise storage_failed(_reason(connection))
+                raise _error(connection)
             if connection.channels.get(channel.number) is channel:
                 action()
             later, connection.told_later = connection.told_later, []
@@ -50,6 +50,12 @@ def wait(
     return go_on
 
 
-def _reason(connection: Connection) -> str:
+def _error(connection: Connection) -> AMQPError:
+    """Why it never comes: nothing is durable any more, or it cannot be read."""
     journal = connection.broker.journal
-    return journal.log.reason if journal is not None else ""
+    if journal is not None and journal.has_failed:
+        return storage_failed(journal.log.reason)
+    lines = [line for each in connection.broker.journals for line in each.log.unreadable]
+    # The newest one: what else there is, is in the broker's log.
+    reason = f": {lines[-1]}" if lines else ""
+    return AMQPError(ReplyCode.INTERNAL_ERROR, f"message cannot be read again{reason}")

@@ -27,6 +27,7 @@ class FaultyLog:
         self.on_state = _nothing
         self.state = LogState.OPEN
         self.reason = ""
+        self.unreadable: list[str] = []
         self._call = call
         self._durable = MemoryLog(call)
         self._pending: deque[_Pending] = deque()
@@ -83,9 +84,9 @@ class FaultyLog:
             self.flush()
         return position
 
-    def read(self, locations: Sequence[Location], done: Read) -> None:
+    def read(self, locations: Sequence[Location], done: Read, *, some: bool = False) -> None:
         """Reads what is durable."""
-        self._durable.read(locations, done)
+        self._durable.read(locations, done, some=some)
 
     def truncate(self, before: Position) -> None:
         """Lets batches go once what was appended so far is durable."""

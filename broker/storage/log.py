@@ -28,7 +28,7 @@ Appended: TypeAlias = Callable[[Position], None]
 """Told the last position that is durable now; everything up to it is."""
 
 Read: TypeAlias = "Callable[[list[bytes] | None], None]"
-"""Told the octets of every location asked for, in order, or None if they cannot be read."""
+"""Told the octets of the locations asked for, in order, or None if they cannot be read."""
 
 
 class LogState(enum.Enum):
@@ -70,11 +70,14 @@ class Log(Protocol):
     to: the callbacks below run there, never inside the call that was given them.
 
     `on_state` is called whenever `state` has changed; `reason` then says why, in one line.
+    `unreadable` is what cannot be read again now, in lines that say where and why; an answer to a
+    read is not ahead of it.
     """
 
     epoch: int
     state: LogState
     reason: str
+    unreadable: list[str]
     on_state: Callable[[], None]
 
     @property
@@ -111,8 +114,9 @@ class Log(Protocol):
         (`state` tells). Batches that wait may be made durable together.
         """
 
-    def read(self, locations: Sequence[Location], done: Read) -> None:
-        """Reads parts of batches again that are durable and not truncated."""
+    def read(self, locations: Sequence[Location], done: Read, *, some: bool = False) -> None:
+        """Reads parts of batches again that are durable and not truncated. With `some`, it tells of
+        fewer if that is what can be read: of those before the first one that cannot."""
 
     def truncate(self, before: Position) -> None:
         """Lets batches before this one go, once all that was appended so far is durable."""

@@ -20,6 +20,7 @@ class MemoryLog:
         self.epoch = 1
         self.state = LogState.OPEN
         self.reason = ""
+        self.unreadable: list[str] = []
         self.on_state = _nothing
         self._call = call
         self._keep = keep
@@ -72,9 +73,11 @@ class MemoryLog:
         self._call(partial(done, position))
         return position
 
-    def read(self, locations: Sequence[Location], done: Read) -> None:
+    def read(self, locations: Sequence[Location], done: Read, *, some: bool = False) -> None:
         """Reads parts of batches again that are not truncated."""
-        self._call(partial(done, self._read(locations)))
+        octets = self._read(locations)
+        is_told = len(octets) == len(locations) or (some and octets)
+        self._call(partial(done, octets if is_told else None))
 
     def truncate(self, before: Position) -> None:
         """Lets batches before this one go."""
@@ -90,14 +93,14 @@ class MemoryLog:
         self.epoch += 1
         self._appended = False
 
-    def _read(self, locations: Sequence[Location]) -> list[bytes] | None:
-        octets = []
+    def _read(self, locations: Sequence[Location]) -> list[bytes]:
+        octets: list[bytes] = []
         for position, offset, length in locations:
             if not self._first <= position < self.next:
-                return None
+                return octets
             batch = self._batches[position - self._first]
             if min(offset, length) < 0 or offset + length > len(batch):
-                return None
+                return octets
             octets.append(batch[offset : offset + length])
         return octets
 

@@ -33,8 +33,8 @@ class SegmentLog:
     """An open log in a directory: see `broker.storage.log.Log` for what it promises.
 
     `discarded` tells what a crash had left unfinished at the end, which was never durable.
-    `unreadable` is what cannot be read again now, in one line for each segment; `on_unreadable` is
-    called whenever that has changed. A read that is asked for anew may work.
+    `unreadable` has one line for each segment; `on_unreadable` is called whenever that has changed.
+    A read that is asked for anew may work.
     Whole segments are dropped, so `first` may be before what was truncated.
     """
 
@@ -155,12 +155,13 @@ class SegmentLog:
         self._writer.orders.put(Append(position, records, done))
         return position
 
-    def read(self, locations: Sequence[Location], done: Read) -> None:
-        """Reads parts of batches again that are durable and not truncated."""
+    def read(self, locations: Sequence[Location], done: Read, *, some: bool = False) -> None:
+        """Reads parts of batches again that are durable and not truncated; with `some`, as far as
+        they can be read."""
         if any(position < self._truncated for position, _, _ in locations):
             self._call(partial(done, None))
             return
-        self._reader.requests.put(Wanted(locations, done))
+        self._reader.requests.put(Wanted(locations, done, some))
 
     def truncate(self, before: Position) -> None:
         """Lets batches before this one go, once all that was appended so far is durable."""

@@ -184,7 +184,9 @@ def nothing_can_be_read(site: Site) -> None:
     # What is in memory comes first.
     for _ in range(site.owed()):
         channel.send("basic.get", queue=QUEUE)
-    connection.channel0.expect("connection.close", reply_code=541)
+    closed = connection.channel0.expect("connection.close", reply_code=541)
+    text = closed["reply_text"]
+    check("0000000001.log from offset" in text, f"reply text {text!r}")
     connection.drop()
     with site.consumer():
         site.expect_said(_UNREADABLE)

@@ -30,6 +30,7 @@ class SimLog:
         self.disk = self.state = LogState.OPEN
         self.room = 0
         self.reason = ""
+        self.unreadable: list[str] = []
         self.on_state: Callable[[], None] = lambda: None
         self.first: Position = first
         self.batches = deque(batches)
@@ -95,7 +96,7 @@ class SimLog:
         self._done.append(done)
         return position
 
-    def read(self, locations: Sequence[Location], done: Read) -> None:
+    def read(self, locations: Sequence[Location], done: Read, *, some: bool = False) -> None:
         assert not self.is_closed
         for position, _, _ in locations:
             assert self.first <= position <= self.durable, (

@@ -205,3 +205,19 @@ def test_what_came_back_without_its_content_and_cannot_be_read_waits(
     client.tell(Basic.Get, queue="q")
     assert client.read()[-1].method.reply_code == 541
     assert ready(site.crash()) == 20
+
+
+def test_get_of_what_cannot_be_read_is_told_why() -> None:
+    site, _ = start()
+    site = site.crash()
+    client = site.connect()
+    client.tell(Basic.Get, queue="q")
+    assert client.read() == []
+    site.reads_fail()
+    [close] = client.read()
+    assert close.kind is commands.Connection.Close
+    assert (close.method.reply_code, close.method.reply_text) == (
+        541,
+        "INTERNAL_ERROR - message cannot be read again: the test said so",
+    )
+    assert (close.method.class_id, close.method.method_id) == (60, 70)

@@ -26,6 +26,7 @@ class SQLiteLog:
         self.epoch: int = self._value("SELECT epoch FROM lease")
         self.state = LogState.OPEN
         self.reason = ""
+        self.unreadable: list[str] = []
         self.on_state = lambda: None
 
     @property
@@ -63,14 +64,14 @@ class SQLiteLog:
         self._call(partial(done, position))
         return position
 
-    def read(self, locations: Sequence[Location], done: Read) -> None:
+    def read(self, locations: Sequence[Location], done: Read, *, some: bool = False) -> None:
         found: list[bytes] = []
         for position, offset, length in locations:
             row = self._base.execute(
                 "SELECT batch FROM log WHERE position = ?", (position,)
             ).fetchone()
             if row is None or min(offset, length) < 0 or offset + length > len(row[0]):
-                self._call(partial(done, None))
+                self._call(partial(done, found if some and found else None))
                 return
             found.append(row[0][offset : offset + length])
         self._call(partial(done, found))
