@@ -130,8 +130,8 @@ class Lasting:
 
     def returned(self, entries: list[Entry]) -> None:
         """Messages came back."""
-        find = self.stored.find
-        returns = {number: times + 1 for number, _, times in entries if find(number) is not None}
+        stored = self.stored
+        returns = {number: times + 1 for number, _, times in entries if number in stored}
         if returns:
             self.returns.update(returns)
             self._count_returns()
@@ -147,8 +147,8 @@ class Lasting:
         """What was read says more than is true: what was reserved for nobody, and what was
         returned and then settled."""
         self.delivered_to = self.reserved_to = min(self.delivered_to, self.next_number - 1)
-        find = self.stored.find
-        self.returns = {n: times for n, times in self.returns.items() if find(n) is not None}
+        stored = self.stored
+        self.returns = {n: times for n, times in self.returns.items() if n in stored}
         self._count_returns()
 
     def _count_returns(self) -> None:

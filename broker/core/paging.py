@@ -285,7 +285,7 @@ def _take_unstored(queue: Queue, head: deque[Entry]) -> int:
     scratch, ready = queue.scratch, queue.ready
     size = 0
     while scratch is not None and ready and ready[0][NUMBER] < scratch.next_number:
-        if any(store.stored.find(ready[0][NUMBER]) is not None for store in queue.stores):
+        if any(ready[0][NUMBER] in store.stored for store in queue.stores):
             break
         size += entry_size(ready[0])
         head.append(ready.popleft())

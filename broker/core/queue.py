@@ -15,23 +15,21 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heappop
 from itertools import islice, repeat, takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from broker.core.consumer import Consumer, ConsumerLine
 from broker.core.lasting import Lasting
 from broker.core.message import (
-    MESSAGE,
     NUMBER,
-    RETURNS,
     Entry,
     Message,
     entries_size,
     entry_size,
 )
 from broker.core.paging import Paged
-from broker.core.reading import fetch, is_bare, lightened, read_returned
+from broker.core.reading import fetch, is_bare, lightened, push_all, read_returned
 from broker.core.rounds import deal_rounds
 from broker.wire.table import Table
 
@@ -319,8 +317,8 @@ class Queue:
         """These deliveries go back to their old places, marked as redelivered."""
         if self.is_deleted:
             return
-        for entry in entries:
-            heappush(self.returned, (entry[NUMBER], entry[MESSAGE], entry[RETURNS] + 1))
+        came = [(number, message, times + 1) for number, message, times in entries]
+        push_all(self.returned, came)
         size = entries_size(entries)
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size

@@ -219,8 +219,18 @@ def _give_back(queue: Queue, entries: list[Entry]) -> None:
     """They are among those that came back again, in whatever state."""
     size = entries_size(entries) - entries_size(queue.reading)
     queue.reading = []
-    for entry in entries:
-        heappush(queue.returned, entry)
+    push_all(queue.returned, entries)
     queue.ready_bytes += size
     queue.returned_bytes += size
     queue.broker.memory_used += size
+
+
+def push_all(heap: list[Entry], entries: list[Entry]) -> None:
+    """Adds entries to a heap."""
+    if len(entries) * 8 > len(heap):
+        # What is sorted is a heap.
+        heap += entries
+        heap.sort()
+    else:
+        for entry in entries:
+            heappush(heap, entry)

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import compress
+from operator import mul
 from typing import NamedTuple
 
 Freed = Callable[[int, int], None]
@@ -58,7 +59,7 @@ class Run(NamedTuple):
         return self._replace(first=low, total=high - low, skipped=self.skipped + low - self.first)
 
 
-_FIRST, _TOTAL, _SKIPPED = map(Run._fields.index, ("first", "total", "skipped"))
+_FIRST, _TOTAL, _POSITION, _, _, _SKIPPED, _SHARE = range(len(Run._fields))
 
 
 class StoredRuns:
@@ -107,15 +108,35 @@ class StoredRuns:
     def settle(self, first: int, count: int) -> None:
         """Messages `first` to `first + count - 1` are gone; what is not stored is passed over."""
         stop = first + count
-        place = max(self._start, bisect_right(self._firsts, first, self._start) - 1)
-        while place < len(self._live) and self._firsts[place] < stop:
+        low = max(self._start, bisect_right(self._firsts, first, self._start) - 1)
+        high = bisect_left(self._firsts, stop, low)
+        places = range(low, high)
+        if len(places) > 2:
+            # Those between the first one and the last one go as a whole.
+            self._settle_whole(low + 1, high - 1)
+            places = range(low, high, high - low - 1)
+        for place in places:
             if self._live[place]:
                 run = self._run(place)
-                low, high = max(first, run.first), min(stop, run.stop)
-                if low < high:
-                    self._settle_in(place, run, low, high)
-            place += 1
+                begin, end = max(first, run.first), min(stop, run.stop)
+                if begin < end:
+                    self._settle_in(place, run, begin, end)
         self._pass_empty()
+
+    def _settle_whole(self, low: int, high: int) -> None:
+        """All messages of the runs from one place up to another are gone."""
+        lives = self._live[low:high]
+        places = self._columns[_POSITION][low:high]
+        for position, octets in zip(
+            places, map(mul, self._columns[_SHARE][low:high], lives), strict=True
+        ):
+            if octets:
+                self._freed(position, octets)
+        self.count -= sum(lives)
+        self._empty += len(lives) - lives.count(0)
+        self._live[low:high] = array("I", bytes(len(lives) * lives.itemsize))
+        if self._settled:
+            self._forget_settled(self._firsts[low], self._run(high - 1).stop)
 
     def _settle_in(self, place: int, run: Run, low: int, high: int) -> None:
         taken = high - low
@@ -132,7 +153,7 @@ class StoredRuns:
         else:
             self._empty += 1
             if taken < run.total:
-                self._forget_settled(run)
+                self._forget_settled(run.first, run.stop)
         self._freed(run.position, run.share * taken)
 
     def _cut(self, place: int, count: int) -> None:
@@ -142,10 +163,13 @@ class StoredRuns:
         columns[_TOTAL][place] -= count
         columns[_SKIPPED][place] += count
 
-    def _forget_settled(self, run: Run) -> None:
-        """Nothing is left of this run: what was settled of it before says nothing any more."""
+    def _forget_settled(self, first: int, stop: int) -> None:
+        """Nothing is left of these numbers: what was settled of them before says nothing more."""
         before = len(self._settled)
-        self._settled.difference_update(range(run.first, run.stop))
+        if stop - first < before:
+            self._settled.difference_update(range(first, stop))
+        else:
+            self._settled = {n for n in self._settled if not first <= n < stop}
         self._grown((len(self._settled) - before) * SETTLED_BYTES)
 
     def _pass_empty(self) -> None:
@@ -176,9 +200,8 @@ class StoredRuns:
 
     def clear(self) -> None:
         """The queue is deleted."""
-        for place in range(self._start, len(self._live)):
-            run = self._run(place)
-            self._freed(run.position, run.share * self._live[place])
+        if self.count:
+            self._settle_whole(self._start, len(self._live))
         self._grown(-len(self._live) * RUN_BYTES)
         for values in self._columns:
             del values[:]
@@ -224,13 +247,16 @@ class StoredRuns:
             return False
         return stop <= self._firsts[place] + self._columns[_TOTAL][place]
 
-    def find(self, number: int) -> Run | None:
-        """The run with this number; None if the message is settled, or not stored."""
+    def __contains__(self, number: int) -> bool:
+        """Whether the message with this number is stored, and not settled."""
         place = self._place(number)
         if place < self._start or not self._live[place] or number in self._settled:
-            return None
-        run = self._run(place)
-        return run if number < run.stop else None
+            return False
+        return number < self._firsts[place] + self._columns[_TOTAL][place]
+
+    def find(self, number: int) -> Run | None:
+        """The run with this number; None if the message is settled, or not stored."""
+        return self._run(self._place(number)) if number in self else None
 
     def numbers(self, first: int, stop: int) -> list[int]:
         """Those of the numbers `first` to `stop - 1` that are stored and not settled."""
@@ -298,4 +324,4 @@ class StoredRuns:
         for part, live in zip(parts, lives, strict=True):
             if not live:
                 self._empty += 1
-                self._forget_settled(part)
+                self._forget_settled(part.first, part.stop)

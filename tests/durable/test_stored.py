@@ -65,7 +65,7 @@ class StoredMachine(RuleBasedStateMachine):
         self.next_number = first + total
         self.stored.add(self.make(first, total, skipped))
 
-    @rule(first=st.integers(1, 60), count=st.integers(1, 12))
+    @rule(first=st.integers(1, 60), count=st.one_of(st.integers(1, 12), st.integers(20, 60)))
     def settle(self, first: int, count: int) -> None:
         self.stored.settle(first, count)
         for number in range(first, first + count):
