@@ -140,6 +140,33 @@ class Broker:
         if self.journal is not None:
             self.journal.undefine(definition.key, definition.deletion, definition.table)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing that is defined or deleted will last any more."""
+        return self.journal is not None and self.journal.has_failed
+
+    def check_can_change(self) -> None:
+        """Before what lasts is defined or deleted: INTERNAL_ERROR if that would not last."""
+        if self.has_failed:
+            raise self._storage_failed()
+
+    def check_is_kept(self, definition: Definition) -> None:
+        """Something that lasts is there already: INTERNAL_ERROR if the log may not know of it."""
+        journal = self.journal
+        if journal is not None and journal.has_failed and definition.key in journal.in_doubt:
+            raise self._storage_failed()
+
+    def check_is_gone(self) -> None:
+        """Something is not there: INTERNAL_ERROR if the log may still know of it."""
+        journal = self.journal
+        if journal is not None and journal.has_failed and journal.has_lost_deletion:
+            raise self._storage_failed()
+
+    def _storage_failed(self) -> AMQPError:
+        assert self.journal is not None
+        reason = self.journal.log.reason
+        return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}")
+
     # Virtual hosts and users
 
     def add_vhost(self, name: str) -> VHost:

@@ -41,7 +41,7 @@ class Cleaner:
 
     def run(self) -> None:
         """Begins a step, if one is due and none is under way."""
-        if self._is_reading:
+        if self._is_reading or self._journal.has_failed:
             return
         batches = self._journal.batches
         if self._journal.log.state is LogState.FULL:

@@ -51,6 +51,14 @@ class Journal:
         self.definitions: dict[Hashable, tuple[bytes, Position]] = {}
         # The last batch in which something was defined or deleted.
         self.defined_to: Position = 0
+        # What was changed in batches that are not durable yet: whether it was deleted, and its key.
+        self._changed: deque[tuple[Position, bool, Hashable]] = deque()
+        # Since the log has failed: definitions of which it may not know, and whether it may know
+        # some that are deleted.
+        self.in_doubt: set[Hashable] = set()
+        self.has_lost_deletion = False
+        # And whether messages were settled since `begin_change` that the log will not forget.
+        self.has_lost = False
         self._pending: list[bytes] = []
         self._under_way: deque[Position] = deque()
         self._settled: dict[Lasting, list[int]] = {}
@@ -121,7 +129,7 @@ class Journal:
     def settle(self, queue: Lasting, numbers: Iterable[int]) -> None:
         """Messages left a queue for good."""
         if self.has_failed:
-            self._settled[queue] = []
+            self._lose(queue, numbers)
             return
         if self.is_scratch:
             self._settle_ranges(queue, *records.ranges(sorted(numbers)))
@@ -134,9 +142,15 @@ class Journal:
     def settle_range(self, queue: Lasting, first: int, count: int) -> None:
         """The same for all messages with these numbers, as far as there are any."""
         if self.has_failed:
-            self._settled[queue] = []
+            self._lose(queue, queue.stored.numbers(first, first + count))
         else:
             self._settle_ranges(queue, [first], [count])
+
+    def _lose(self, queue: Lasting, numbers: Iterable[int]) -> None:
+        """Messages are settled, and the log has failed: it goes on having what it was given."""
+        runs = map(queue.stored.find, numbers)
+        handed_over = self.log.next
+        self.has_lost |= any(run is not None and run.position < handed_over for run in runs)
 
     def mark_delivered(self, queue: Lasting) -> None:
         """Everything up to `queue.reserved_to` may be handed to somebody."""
@@ -150,6 +164,7 @@ class Journal:
         """Something durable was declared, as this field table says; `key` takes it away again.
         What is written already is not written twice."""
         if key not in self.definitions:
+            self._change(key, is_deletion=False)
             self._write_definition(key, records.definition(kind, table))
 
     def undefine(self, key: Hashable, kind: Kind, table: bytes) -> None:
@@ -158,8 +173,20 @@ class Journal:
         if known is not None:
             octets, position = known
             self.batches.free(position, len(octets))
+            self._change(key, is_deletion=True)
             self._add([records.definition(kind, table)])
             self.defined_to = self.position
+
+    def _change(self, key: Hashable, *, is_deletion: bool) -> None:
+        if self.has_failed:
+            self.in_doubt.add(key)
+            self.has_lost_deletion |= is_deletion
+        else:
+            self._changed.append((self.position, is_deletion, key))
+
+    def begin_change(self) -> None:
+        """`has_lost` is about what is done from now on."""
+        self.has_lost = False
 
     def write_definitions_before(self, position: Position) -> None:
         """Writes every definition again that is in a batch before this one."""
@@ -213,8 +240,6 @@ class Journal:
             self.cleaner.run()
             return
         if self.has_failed:
-            # Who did something in this turn that cannot last was told, or is told now.
-            self._settled.clear()
             if self._callbacks:
                 self._refuse()
             return
@@ -251,6 +276,8 @@ class Journal:
         self.durable = position
         while self._under_way and self._under_way[0] <= position:
             self.waiting_bytes -= self.batches.size(self._under_way.popleft())
+        while self._changed and self._changed[0][0] <= position:
+            self._changed.popleft()
         # A callback may ask for what is durable already, with this batch.
         while due := [known for known in self._callbacks if known <= position]:
             for callback in self._callbacks.pop(min(due)):
@@ -268,6 +295,9 @@ class Journal:
         self._settled.clear()
         self._delivered.clear()
         self.waiting_bytes = 0
+        while self._changed:
+            _, is_deletion, key = self._changed.popleft()
+            self._change(key, is_deletion=is_deletion)
         for queue in self.queues.values():
             queue.release()
         self._refuse()

@@ -90,7 +90,11 @@ class VHost:
             assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
             assert_equal("internal", title, internal, existing.internal)
             assert_arguments_equal(("alternate-exchange",), title, arguments, existing.arguments)
+            if existing.durable and self.broker.has_failed:
+                self.broker.check_is_kept(exchange_definition(existing))
             return existing
+        if durable:
+            self.broker.check_can_change()
         exchange = Exchange(
             self.name,
             name,
@@ -106,14 +110,18 @@ class VHost:
             self.broker.define(exchange_definition(exchange))
         return exchange
 
-    def delete_exchange(self, exchange: Exchange, *, if_unused: bool = False) -> None:
+    def delete_exchange(
+        self, exchange: Exchange, *, if_unused: bool = False, must_last: bool = False
+    ) -> None:
         """Deletes an exchange with its bindings; PRECONDITION_FAILED if it is used and must not
-        be."""
+        be, INTERNAL_ERROR if it must last and would not."""
         if if_unused and len(exchange.router):
             title = exchange_title(exchange.name, self.name)
             raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
         if self.exchanges.get(exchange.name) is not exchange:
             return
+        if must_last and exchange.durable:
+            self.broker.check_can_change()
         # A chain of auto-delete exchanges goes one by one, however long it is.
         leaving = [exchange]
         for gone in leaving:
@@ -170,8 +178,12 @@ class VHost:
             assert_equal("durable", title, durable and owner is None, existing.durable)
             assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
             assert_arguments_equal(COMPARED_ARGUMENTS, title, arguments, existing.arguments)
+            if existing.lasting is not None and self.broker.has_failed:
+                self.broker.check_is_kept(queue_definition(existing))
             return existing
         check_queue_arguments(arguments, name, self.name)
+        if durable and owner is None:
+            self.broker.check_can_change()
         queue = Queue(
             self.broker,
             self.name,
@@ -197,10 +209,18 @@ class VHost:
         queue.restore(lasting)
         self.broker.define(queue_definition(queue))
 
-    def delete_queue(self, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
+    def delete_queue(
+        self,
+        queue: Queue,
+        *,
+        if_unused: bool = False,
+        if_empty: bool = False,
+        must_last: bool = False,
+    ) -> int:
         """Deletes a queue with its bindings and returns how many ready messages went with it.
 
-        Raises PRECONDITION_FAILED if it is used or not empty and must not be.
+        Raises PRECONDITION_FAILED if it is used or not empty and must not be, INTERNAL_ERROR if
+        its deletion must last and would not.
         """
         title = queue_title(queue.name, self.name)
         if if_empty and queue.messages_ready:
@@ -209,6 +229,8 @@ class VHost:
             raise AMQPError(ReplyCode.PRECONDITION_FAILED, f"{title} in use")
         if queue.is_deleted:
             return 0
+        if must_last and queue.lasting is not None:
+            self.broker.check_can_change()
         del self.queues[queue.name]
         self.epoch += 1
         for exchange in self._unbind_everywhere(queue):
@@ -225,8 +247,15 @@ class VHost:
     def bind(self, source: Exchange, destination: Destination, key: str, arguments: Table) -> None:
         """Binds a queue or an exchange; a binding that exists already is fine.
 
-        Raises PRECONDITION_FAILED for arguments the exchange type does not take.
+        Raises PRECONDITION_FAILED for arguments the exchange type does not take, INTERNAL_ERROR
+        if it should last and would not.
         """
+        if self.broker.has_failed and source.durable and destination.durable:
+            binding = binding_definition(source, destination, key, arguments)
+            if binding.key in self._written.get((source, destination), {}):
+                self.broker.check_is_kept(binding)
+            else:
+                self.broker.check_can_change()
         try:
             is_new = source.router.bind(key, destination, binding_arguments(arguments))
         except BindingArgumentError as error:
@@ -251,7 +280,8 @@ class VHost:
         """Takes a binding away; one that is not there is fine. The last one to leave an
         auto-delete exchange takes the exchange with it.
 
-        Raises RESOURCE_LOCKED if the queue is exclusive to another than `requester`.
+        Raises RESOURCE_LOCKED if the queue is exclusive to another than `requester`,
+        INTERNAL_ERROR if the log cannot forget it.
         """
         if isinstance(destination, Queue) and destination.owner not in (None, requester):
             wanted = binding_arguments(arguments)
@@ -259,10 +289,14 @@ class VHost:
                 if binding == (key, destination, wanted):
                     raise self._locked(destination)
             return
+        written = self._written.get((source, destination))
+        if written and self.broker.has_failed:
+            erased = binding_definition(source, destination, key, arguments)
+            if erased.key in written:
+                self.broker.check_can_change()
         if not source.router.unbind(key, destination, binding_arguments(arguments)):
             return
         self.epoch += 1
-        written = self._written.get((source, destination))
         if written is not None:
             erased = binding_definition(source, destination, key, arguments)
             written.pop(erased.key, None)

@@ -81,6 +81,8 @@ class Channel:
         self.awaited = 0
         # The last batch of the log that has something of this channel in it.
         self.written_to = 0
+        # The batch for which the next answer waits.
+        self.answer_after = 0
         self.transaction: Transaction | None = None
         self.reply_consumer: str | None = None
         self.reply_token: str | None = None
@@ -301,18 +303,30 @@ class Channel:
             _CONFIRM.pack(METHOD, self.number, _ACK_SIZE, index, last, last > first, 0xCE)
         )
 
-    def note_written(self) -> None:
-        """Something was done that the next `answer` should not be ahead of."""
+    def begin_change(self) -> None:
+        """What is done from now on is what `note_written` is about."""
         journal = self.connection.broker.journal
-        if journal is not None and journal.has_pending:
-            self.written_to = journal.position
+        if journal is not None:
+            journal.begin_change()
 
-    def answer(self, method: Method) -> None:
-        """Sends the answer to something that may have to last: once it is durable. Nothing else is
-        read of this connection until then."""
+    def note_written(self) -> None:
+        """Something was done that the next `answer`, which is sent now, should not be ahead of."""
         journal = self.connection.broker.journal
-        position = 0 if journal is None else max(journal.defined_to, self.written_to)
-        if journal is None or position <= journal.durable:
+        if journal is not None and (journal.has_pending or journal.has_lost):
+            self.answer_after = journal.position
+
+    def answer(self, method: Method, *, lasts: bool) -> None:
+        """Sends the answer to something that was done; `lasts` is whether it was to define or to
+        delete what lasts, or to see that it is there. If it has to be durable, the answer waits for
+        that, and nothing else is read of this connection until then. INTERNAL_ERROR if it never
+        will be; what would define or delete anything is refused before it is done."""
+        journal = self.connection.broker.journal
+        after, self.answer_after = self.answer_after, 0
+        if journal is None or (journal.has_failed and not after):
+            self.send(method)
+            return
+        position = max(after, journal.defined_to if lasts else 0)
+        if position <= journal.durable:
             self.send(method)
         elif journal.has_failed:
             raise storage_failed(journal.log.reason)

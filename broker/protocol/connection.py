@@ -263,11 +263,10 @@ class Connection:
         if queue.auto_delete and not len(queue.consumers) and not queue.is_deleted:
             self.delete_queue(vhost, queue)
 
-    def delete_queue(
-        self, vhost: VHost, queue: Queue, *, if_unused: bool = False, if_empty: bool = False
-    ) -> int:
-        """Deletes a queue and returns how many ready messages it had."""
-        count = vhost.delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
+    def delete_queue(self, vhost: VHost, queue: Queue, **conditions: bool) -> int:
+        """Deletes a queue and returns how many ready messages it had; `VHost.delete_queue` says on
+        which conditions."""
+        count = vhost.delete_queue(queue, **conditions)
         if isinstance(queue.owner, Connection):
             queue.owner.exclusive_queues.pop(queue, None)
         return count

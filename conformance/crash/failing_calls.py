@@ -29,7 +29,19 @@ def _failed(site: Site, call: str, *, after: int) -> SteadyPublisher:
     _expect_transient_confirms(site)
     _expect_memory_served(site)
     _expect_541(site)
+    # That was for what must last alone.
+    _expect_transient_confirms(site)
+    _expect_durable_is_there(site)
     return publisher
+
+
+def _expect_durable_is_there(site: Site) -> None:
+    """What lasts already is declared as before."""
+    connection = site.connect()
+    channel = connection.channel()
+    for queue in site.record.queues:
+        channel.call("queue.declare", queue=queue, durable=True)
+    connection.close()
 
 
 def _expect_541(site: Site) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.durable.model import ExchangeModel, QueueModel
+from tests.durable.model import NEVER, ExchangeModel, QueueModel, Thing
 from tests.durable.observer import Observer
 from tests.durable.peer import CONFIRM, Peer, Wish
 from tests.protocol.client import Exchange, Queue
@@ -28,16 +28,36 @@ class Defining:
     def ask(
         self, peer: Peer, wish: Wish, kind: Any, channel: int, *, strict: bool = True, **args: Any
     ) -> None:
+        wish.is_late = self.seen.has_failed
         peer.wish = wish
         peer.client.tell(kind, channel, **args)
         self.seen.look(strict=strict)
+
+    def is_refused(self, peer: Peer, kind: Any, ok: type, lasts: object, **args: Any) -> bool:
+        """Whether the log has failed and should know of this, which is refused then: nothing is
+        different afterwards."""
+        if not lasts or not self.seen.has_failed:
+            return False
+        self.ask(peer, Wish(ok, nothing, NEVER), kind, CONFIRM, **args)
+        self.seen.check("answers", peer not in self.seen.peers, f"{kind} {args} is not refused")
+        return True
+
+    def is_lost(self, thing: Thing) -> bool:
+        """Whether something lasts of which the log does not know."""
+        return thing.lasts and thing.came > self.seen.site.log.durable
 
     def declare_queue(self, number: int, name: str) -> None:
         peer = self.idle(number)
         world, at = self.seen.world, self.seen.at
         lasts = QUEUES[name]
         durable = 0
-        if name not in world.queues:
+        known = world.queues.get(name)
+        is_new = lasts and (known is None or self.is_lost(known))
+        if self.is_refused(peer, Queue.Declare, Queue.DeclareOk, is_new, queue=name, durable=lasts):
+            return
+        if known is not None:
+            durable = known.came if lasts else 0
+        else:
             world.every_queue.append(QueueModel(lasts, at, name=name))
             durable = at if lasts else 0
         count = len(world.queues[name].ready)
@@ -54,6 +74,8 @@ class Defining:
         waited_for = [each.wish.queue for each in self.seen.peers if each.wish is not None]
         if queue is None or queue in waited_for:
             return
+        if self.is_refused(peer, Queue.Delete, Queue.DeleteOk, queue.lasts, queue=name):
+            return
         count = len(queue.ready)
         self.seen.world.delete(queue, self.seen.at)
 
@@ -67,11 +89,19 @@ class Defining:
         peer = self.idle(number)
         world, at = self.seen.world, self.seen.at
         durable = 0
-        if name not in world.exchanges:
+        arguments: dict[str, Any] = {"exchange_type": "fanout", "durable": EXCHANGES[name]}
+        known = world.exchanges.get(name)
+        is_new = EXCHANGES[name] and (known is None or self.is_lost(known))
+        if self.is_refused(
+            peer, Exchange.Declare, Exchange.DeclareOk, is_new, exchange=name, **arguments
+        ):
+            return
+        if known is not None:
+            durable = known.came if EXCHANGES[name] else 0
+        else:
             world.every_exchange.append(ExchangeModel(EXCHANGES[name], at, name=name))
             durable = at if EXCHANGES[name] else 0
         wish = Wish(Exchange.DeclareOk, nothing, durable)
-        arguments: dict[str, Any] = {"exchange_type": "fanout", "durable": EXCHANGES[name]}
         self.ask(peer, wish, Exchange.Declare, CONFIRM, exchange=name, **arguments)
 
     def delete_exchange(self, number: int, name: str) -> None:
@@ -79,6 +109,8 @@ class Defining:
         exchange = self.seen.world.exchanges.get(name)
         waited_for = [each.waiting.exchange for each in self.seen.peers if each.waiting is not None]
         if exchange is None or name in waited_for:
+            return
+        if self.is_refused(peer, Exchange.Delete, Exchange.DeleteOk, exchange.lasts, exchange=name):
             return
         self.seen.world.delete(exchange, self.seen.at)
         wish = Wish(Exchange.DeleteOk, nothing, self.seen.at if exchange.lasts else 0)
@@ -92,12 +124,15 @@ class Defining:
             return
         known = [b for b in world.bindings if (b.source, b.target) == (exchange, queue)]
         unbind = unbind and bool(known)
+        changes = queue.lasts and exchange.lasts and (unbind or not known or self.is_lost(known[0]))
+        kind, ok = (Queue.Unbind, Queue.UnbindOk) if unbind else (Queue.Bind, Queue.BindOk)
+        if self.is_refused(peer, kind, ok, changes, queue=name, exchange=source):
+            return
         if unbind:
             known[0].gone = self.seen.at
         binding = known[0] if unbind else world.bind(source, queue, self.seen.at)
-        is_new = unbind or not known
-        kind, ok = (Queue.Unbind, Queue.UnbindOk) if unbind else (Queue.Bind, Queue.BindOk)
-        wish = Wish(ok, nothing, self.seen.at if binding.lasts and is_new else 0)
+        durable = self.seen.at if unbind else binding.came
+        wish = Wish(ok, nothing, durable if binding.lasts else 0)
         self.ask(peer, wish, kind, CONFIRM, queue=name, exchange=source)
 
     def bind_exchanges(self, number: int, name: str) -> None:
@@ -105,10 +140,16 @@ class Defining:
         world = self.seen.world
         if name not in world.exchanges:
             return
-        binding = world.bind("amq.fanout", world.exchanges[name], self.seen.at)
-        is_new = binding.came == self.seen.at
-        wish = Wish(Exchange.BindOk, nothing, self.seen.at if binding.lasts and is_new else 0)
         ends: dict[str, Any] = {"destination": name, "source": "amq.fanout"}
+        exchange = world.exchanges[name]
+        known = [
+            b for b in world.bindings if b.source.name == "amq.fanout" and b.target == exchange
+        ]
+        is_new = exchange.lasts and (not known or self.is_lost(known[0]))
+        if self.is_refused(peer, Exchange.Bind, Exchange.BindOk, is_new, **ends):
+            return
+        binding = world.bind("amq.fanout", exchange, self.seen.at)
+        wish = Wish(Exchange.BindOk, nothing, binding.came if binding.lasts else 0)
         self.ask(peer, wish, Exchange.Bind, CONFIRM, **ends)
 
 

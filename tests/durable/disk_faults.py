@@ -12,6 +12,7 @@ from broker.core.paging import Paged
 from broker.core.queue import Queue
 from broker.protocol.channel import Channel
 from broker.protocol.connection import Connection
+from broker.protocol.waiting import storage_failed
 from tests.durable.faults import Fault
 
 page_in = reading._page_in
@@ -21,7 +22,8 @@ settle = Queue.settle
 drop_ready = Queue._drop_ready
 tell = Queue.tell
 store_anew = Journal.store_anew
-has_pending = Journal.has_pending
+note_written = Channel.note_written
+answer = Channel.answer
 decide_later = Channel._decide_later
 
 
@@ -91,6 +93,19 @@ def decide_as_durable(channel: Channel, last: int, is_durable: bool) -> None:
     decide_later(channel, last, True)
 
 
+def note_what_is_kept(channel: Channel) -> None:
+    journal = channel.connection.broker.journal
+    if journal is not None and not journal.has_failed:
+        note_written(channel)
+
+
+def refuse_after_a_failure(channel: Channel, method: Any, *, lasts: bool) -> None:
+    journal = channel.connection.broker.journal
+    if journal is not None and journal.has_failed:
+        raise storage_failed(journal.log.reason)
+    answer(channel, method, lasts=lasts)
+
+
 DISK_FAULTS: dict[str, Fault] = {
     "what is settled stays in the scratch log": Fault(
         "live bytes", Queue, "settle", settle_but_in_the_scratch_log, "backlog"
@@ -135,9 +150,15 @@ DISK_FAULTS: dict[str, Fault] = {
     ),
     "what a failed log cannot forget is answered": Fault(
         "answers",
-        Journal,
-        "has_pending",
-        property(lambda journal: not journal.has_failed and has_pending.__get__(journal)),
+        Channel,
+        "note_written",
+        note_what_is_kept,
         "disk",
+    ),
+    "what a failed log does not have is defined": Fault(
+        "answers", Broker, "check_can_change", lambda broker: None, "disk"
+    ),
+    "a failed log refuses what it need not keep": Fault(
+        "answers", Channel, "answer", refuse_after_a_failure, "disk"
     ),
 }

@@ -13,7 +13,7 @@ from broker.core.journal import Journal
 from broker.core.lasting import Lasting
 from broker.core.queue import Queue
 from broker.core.recovery import Recovery
-from broker.core.stored import StoredRuns
+from broker.core.stored import Run, StoredRuns
 from broker.protocol.channel import Channel
 from broker.protocol.methods import queue as methods_queue
 from broker.protocol.methods import tx
@@ -92,9 +92,20 @@ each_record = records.each
 put = Journal.put
 declare_ok = methods_queue._declare_ok
 free = Batches.free
+insert = StoredRuns.insert
 settled = records.settled
 key_of = definitions.key_of
 delivered = records.delivered
+
+
+def insert_and_hold(stored: StoredRuns, run: Run) -> None:
+    insert(stored, run)
+    stored._freed(run.position, -run.share)
+
+
+def answer_at_once(channel: Channel, method: Any, *, lasts: bool) -> None:
+    channel.send(method)
+
 
 FAULTS: dict[str, Fault] = {
     "a confirm comes before the disk": Fault(
@@ -104,7 +115,7 @@ FAULTS: dict[str, Fault] = {
         lambda channel: channel._decide(channel.published),
     ),
     "confirms are forgotten": Fault("confirms", Channel, "flush_confirms", lambda _: None),
-    "an answer comes before the disk": Fault("answers", Channel, "answer", Channel.send),
+    "an answer comes before the disk": Fault("answers", Channel, "answer", answer_at_once),
     "a commit is written in two batches": Fault(
         "conservation",
         tx,
@@ -130,7 +141,7 @@ FAULTS: dict[str, Fault] = {
         "live bytes",
         StoredRuns,
         "insert",
-        lambda stored, run: None,
+        insert_and_hold,
     ),
     "a message that comes back goes to the end": Fault(
         "order",
@@ -165,7 +176,7 @@ FAULTS: dict[str, Fault] = {
         "conservation",
         methods_queue,
         "_declare_ok",
-        lambda channel, name, messages, consumers: declare_ok(channel, name, messages + 1, 0),
+        lambda name, messages, consumers: declare_ok(name, messages + 1, 0),
     ),
     "something is there that nobody declared": Fault(
         "definitions",

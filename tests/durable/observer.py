@@ -171,6 +171,8 @@ class Observer:
         is_get = wish is not None and wish.kind is Basic.GetOk
         is_unread = self.site.is_unread or any(log.state is FAILED for log in self.site.logs)
         is_refused = wish is not None and self.has_failed
+        if is_refused and wish is not None and wish.is_late:
+            is_refused = wish.durable > self.site.log.durable
         self.check("answers", is_refused or (is_get and is_unread), f"closed: {text}")
         self.forget(peer)
         peer.client.connection.receive_eof()

@@ -39,12 +39,14 @@ class Held:
 @dataclass
 class Wish:
     """What a client waits for. `answered` is told the answer; `durable` is the batch that must be
-    durable before. `queue` is what the wish is for and must stay while it waits."""
+    durable before. `queue` is what the wish is for and must stay while it waits. `is_late` is
+    whether it was asked for when the log had failed."""
 
     kind: type
     answered: Callable[[Any], object]
     durable: int = 0
     queue: QueueModel | None = field(default=None, repr=False)
+    is_late: bool = False
 
 
 @dataclass

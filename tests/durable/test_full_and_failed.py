@@ -11,7 +11,7 @@ from broker.protocol.states import ConnectionState
 from broker.storage.log import LogState
 from broker.wire.methods import commands
 from tests.durable.site import DurableSite, publish_persistent
-from tests.protocol.client import Basic, Client, Confirm, Queue, Tx
+from tests.protocol.client import Basic, Client, Confirm, Exchange, Queue, Tx, octets_of
 
 
 def start() -> tuple[DurableSite, Client]:
@@ -142,17 +142,145 @@ def test_what_need_not_last_is_committed_and_purged_after_a_failure() -> None:
     assert answers == [Queue.DeclareOk, Tx.SelectOk, Tx.CommitOk, Queue.PurgeOk]
 
 
-def test_queue_that_is_declared_after_a_failure_delivers_what_need_not_last() -> None:
+def test_queue_that_was_being_declared_at_a_failure_delivers_what_need_not_last() -> None:
     """It handed out nothing, and basic.get was never answered."""
     site, client = start()
-    become(site, LogState.FAILED)
     client.tell(Queue.Declare, queue="late", durable=True)
+    become(site, LogState.FAILED)
     [close] = client.read()
     assert close.kind is commands.Connection.Close
     again = site.connect()
     again.publish(b"1", key="late")
     again.tell(Basic.Get, queue="late", no_ack=True)
     assert again.bodies() == [b"1"]
+
+
+DURABLE: dict[str, Any] = {"durable": True}
+ENDS: dict[str, Any] = {"queue": "q", "exchange": "amq.fanout"}
+BOUND: dict[str, Any] = {"queue": "q", "exchange": "x"}
+
+
+def start_with_bindings() -> tuple[DurableSite, Client]:
+    """The same, with exchange x bound to q, and transient t and tx."""
+    site, client = start()
+    client.tell(Exchange.Declare, exchange="x", durable=True, exchange_type="fanout")
+    site.settle_down()
+    client.tell(Queue.Bind, **BOUND)
+    site.settle_down()
+    client.tell(Queue.Declare, queue="t")
+    client.tell(Exchange.Declare, exchange="tx", exchange_type="fanout")
+    site.settle_down()
+    assert len(client.read()) == 4
+    become(site, LogState.FAILED)
+    return site, client
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        (Queue.Declare, {"queue": "late", **DURABLE}),
+        (Queue.Declare, {"queue": "late", **DURABLE, "nowait": True}),
+        (Queue.Delete, {"queue": "q"}),
+        (Queue.Bind, ENDS),
+        (Queue.Unbind, BOUND),
+        (Exchange.Declare, {"exchange": "late", "exchange_type": "fanout", **DURABLE}),
+        (Exchange.Delete, {"exchange": "x"}),
+        (Exchange.Bind, {"destination": "x", "source": "amq.fanout"}),
+    ],
+)
+def test_failed_disk_refuses_what_would_change_what_lasts_and_changes_nothing(
+    method: Any, arguments: dict[str, Any]
+) -> None:
+    site, client = start_with_bindings()
+    vhost = site.vhost
+    known = sorted(vhost.queues), sorted(vhost.exchanges)
+    bindings = [list(each.router.bindings()) for each in vhost.exchanges.values()]
+    # Asked again, it is refused again.
+    for each in (client, site.connect()):
+        each.tell(method, **arguments)
+        [close] = each.read()
+        assert close.kind is commands.Connection.Close
+        assert close.method.reply_code == 541
+        assert "storage has failed: the test said failed" in close.method.reply_text
+        assert (close.method.class_id, close.method.method_id) == (
+            method.index >> 16,
+            method.index & 0xFFFF,
+        )
+    assert (sorted(vhost.queues), sorted(vhost.exchanges)) == known
+    assert [list(each.router.bindings()) for each in vhost.exchanges.values()] == bindings
+
+
+def test_failed_disk_answers_what_need_not_last_and_what_lasts_already() -> None:
+    site, client = start_with_bindings()
+    refused = site.connect()
+    refused.tell(Queue.Declare, queue="late", durable=True)
+    assert refused.read()[-1].kind is commands.Connection.Close
+    wanted: list[tuple[Any, dict[str, Any]]] = [
+        (Queue.Declare, {"queue": "q", **DURABLE}),
+        (Queue.Declare, {"queue": "q", "passive": True}),
+        (Queue.Declare, {"queue": "new"}),
+        (Queue.Declare, {"queue": "mine", "exclusive": True, **DURABLE}),
+        (Queue.Bind, BOUND),
+        (Queue.Bind, {"queue": "new", "exchange": "x"}),
+        (Queue.Unbind, {"queue": "new", "exchange": "x"}),
+        (Queue.Unbind, ENDS),
+        (Queue.Purge, {"queue": "new"}),
+        (Queue.Delete, {"queue": "new"}),
+        (Queue.Delete, {"queue": "unknown"}),
+        (Exchange.Declare, {"exchange": "x", "exchange_type": "fanout", **DURABLE}),
+        (Exchange.Declare, {"exchange": "amq.direct", "exchange_type": "direct", **DURABLE}),
+        (Exchange.Declare, {"exchange": "new", "exchange_type": "fanout"}),
+        (Exchange.Bind, {"destination": "new", "source": "x"}),
+        (Exchange.Unbind, {"destination": "new", "source": "x"}),
+        (Exchange.Delete, {"exchange": "new"}),
+        (Exchange.Delete, {"exchange": "unknown"}),
+    ]
+    for method, arguments in wanted:
+        client.tell(method, 2, **arguments)
+        [answer] = client.read()
+        assert answer.kind.__name__ == f"{method.__name__}Ok", (method, arguments)
+
+
+def test_what_was_under_way_to_a_disk_that_fails_is_in_doubt() -> None:
+    site, client = start_with_bindings_under_way()
+    wanted: list[tuple[Any, dict[str, Any]]] = [
+        (Queue.Declare, {"queue": "late", **DURABLE}),
+        (Queue.Delete, {"queue": "gone"}),
+        (Exchange.Delete, {"exchange": "unknown"}),
+        (Queue.Unbind, ENDS),
+    ]
+    for method, arguments in wanted:
+        client = site.connect()
+        client.tell(method, **arguments)
+        [close] = client.read()
+        assert close.method.reply_code == 541, method
+    client = site.connect()
+    client.tell(Queue.Declare, queue="q", durable=True)
+    assert client.read()[-1].kind is Queue.DeclareOk
+
+
+def start_with_bindings_under_way() -> tuple[DurableSite, Client]:
+    """A queue is being declared and another one deleted when the disk fails."""
+    site, client = start()
+    client.tell(Queue.Declare, queue="gone", durable=True)
+    site.settle_down()
+    other = site.connect()
+    client.tell(Queue.Delete, queue="gone")
+    other.tell(Queue.Declare, queue="late", durable=True)
+    become(site, LogState.FAILED)
+    assert [each.read()[-1].kind for each in (client, other)] == [commands.Connection.Close] * 2
+    return site, client
+
+
+def test_settlements_of_others_do_not_refuse_a_purge_after_a_failure() -> None:
+    site, client = start()
+    client.tell(Queue.Declare, 2, queue="t")
+    client.tell(Basic.Get, 2, queue="q")
+    site.settle_down()
+    assert len(client.read()) == 2
+    become(site, LogState.FAILED)
+    client.feed(octets_of(Basic.Ack, 2, delivery_tag=1) + octets_of(Queue.Purge, 2, queue="t"))
+    assert [r.kind for r in client.read()] == [Queue.PurgeOk]
 
 
 def test_get_of_what_was_being_stored_anew_when_the_disk_failed_is_answered(

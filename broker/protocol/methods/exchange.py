@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core.exchange import check_type
 from broker.errors import AMQPError, ReplyCode, exchange_title
+from broker.protocol.methods.queue import ends_last, unbind_ends
 from broker.protocol.names import (
     check_any_permission,
     check_not_default,
@@ -30,14 +31,14 @@ def declare(channel: Channel, method: commands.Exchange.Declare) -> None:
     check_not_default(name)
     if method.passive:
         check_any_permission(channel, "exchange", name)
-        vhost.get_exchange(name)
+        exchange = vhost.get_exchange(name)
     else:
         arguments = cast(Table, method.arguments)
         check_permission(channel, "configure", "exchange", name)
         if name not in vhost.exchanges:
             check_not_reserved("exchange", name)
             _check_alternate(channel, name, arguments)
-        vhost.declare_exchange(
+        exchange = vhost.declare_exchange(
             name,
             method.exchange_type,
             durable=method.durable,
@@ -46,7 +47,7 @@ def declare(channel: Channel, method: commands.Exchange.Declare) -> None:
             arguments=arguments,
         )
     if not method.nowait:
-        channel.answer(commands.Exchange.DeclareOk())
+        channel.answer(commands.Exchange.DeclareOk(), lasts=exchange.durable)
 
 
 def _check_alternate(channel: Channel, name: str, arguments: Table) -> None:
@@ -76,38 +77,33 @@ def delete(channel: Channel, method: commands.Exchange.Delete) -> None:
     check_permission(channel, "configure", "exchange", name)
     exchange = vhost.exchanges.get(name)
     if exchange is not None:
-        vhost.delete_exchange(exchange, if_unused=method.if_unused)
+        vhost.delete_exchange(exchange, if_unused=method.if_unused, must_last=True)
+    else:
+        channel.connection.broker.check_is_gone()
     if not method.nowait:
-        channel.answer(commands.Exchange.DeleteOk())
+        lasts = exchange is None or exchange.durable
+        channel.answer(commands.Exchange.DeleteOk(), lasts=lasts)
 
 
 def bind(channel: Channel, method: commands.Exchange.Bind) -> None:
     """exchange.bind: messages flow from `source` to `destination`."""
-    destination, source = _ends(channel, method)
-    channel.vhost.bind(
-        channel.vhost.get_exchange(source),
-        channel.vhost.get_exchange(destination),
-        method.routing_key,
-        cast(Table, method.arguments),
-    )
+    to, origin = _ends(channel, method)
+    source = channel.vhost.get_exchange(origin)
+    destination = channel.vhost.get_exchange(to)
+    arguments = cast(Table, method.arguments)
+    channel.vhost.bind(source, destination, method.routing_key, arguments)
     if not method.nowait:
-        channel.answer(commands.Exchange.BindOk())
+        channel.answer(commands.Exchange.BindOk(), lasts=ends_last(source, destination))
 
 
 def unbind(channel: Channel, method: commands.Exchange.Unbind) -> None:
     """exchange.unbind: a binding that is not there is fine."""
-    vhost = channel.vhost
-    destination, source = _ends(channel, method)
-    if source in vhost.exchanges and destination in vhost.exchanges:
-        vhost.unbind(
-            vhost.exchanges[source],
-            vhost.exchanges[destination],
-            method.routing_key,
-            cast(Table, method.arguments),
-            channel.connection,
-        )
+    to, origin = _ends(channel, method)
+    source, destination = channel.vhost.exchanges.get(origin), channel.vhost.exchanges.get(to)
+    arguments = cast(Table, method.arguments)
+    unbind_ends(channel, source, destination, method.routing_key, arguments)
     if not method.nowait:
-        channel.answer(commands.Exchange.UnbindOk())
+        channel.answer(commands.Exchange.UnbindOk(), lasts=ends_last(source, destination))
 
 
 def _ends(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from broker.core.exchange import Destination, Exchange
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.protocol.names import (
@@ -15,7 +16,7 @@ from broker.protocol.names import (
     is_reply_to,
     queue_name,
 )
-from broker.wire.methods import commands, make
+from broker.wire.methods import Method, commands, make
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -51,17 +52,13 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
         channel.connection.broker.counters.queues_declared += 1
     channel.last_queue_name = queue.name
     if not method.nowait:
-        _declare_ok(channel, queue.name, queue.messages_ready, len(queue.consumers))
+        ready, consumers = queue.messages_ready, len(queue.consumers)
+        channel.answer(_declare_ok(queue.name, ready, consumers), lasts=queue.durable)
 
 
-def _declare_ok(channel: Channel, name: str, messages: int, consumers: int) -> None:
-    channel.answer(
-        make(
-            commands.Queue.DeclareOk,
-            queue=name,
-            message_count=messages,
-            consumer_count=consumers,
-        )
+def _declare_ok(name: str, messages: int, consumers: int) -> Method:
+    return make(
+        commands.Queue.DeclareOk, queue=name, message_count=messages, consumer_count=consumers
     )
 
 
@@ -70,7 +67,7 @@ def _declare_reply_to(channel: Channel, method: commands.Queue.Declare, name: st
     if name != REPLY_TO_NAME and channel.connection.broker.find_reply_sink(name) is None:
         raise AMQPError(ReplyCode.NOT_FOUND, f"no {queue_title(name, channel.vhost.name)}")
     if not method.nowait:
-        _declare_ok(channel, name, 0, 1)
+        channel.send(_declare_ok(name, 0, 1))
 
 
 def _check_dead_letter_exchange(channel: Channel, name: str, arguments: Table) -> None:
@@ -99,7 +96,7 @@ def bind(channel: Channel, method: commands.Queue.Bind) -> None:
     queue = vhost.get_queue(name, channel.connection)
     vhost.bind(source, queue, key, cast(Table, method.arguments))
     if not method.nowait:
-        channel.answer(commands.Queue.BindOk())
+        channel.answer(commands.Queue.BindOk(), lasts=source.durable and queue.durable)
 
 
 def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
@@ -110,15 +107,28 @@ def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
     check_permission(channel, "write", "queue", name)
     check_not_default(exchange)
     check_permission(channel, "read", "exchange", exchange)
-    if name in vhost.queues and exchange in vhost.exchanges:
-        vhost.unbind(
-            vhost.exchanges[exchange],
-            vhost.queues[name],
-            key,
-            cast(Table, method.arguments),
-            channel.connection,
-        )
-    channel.answer(commands.Queue.UnbindOk())
+    source, queue = vhost.exchanges.get(exchange), vhost.queues.get(name)
+    unbind_ends(channel, source, queue, key, cast(Table, method.arguments))
+    channel.answer(commands.Queue.UnbindOk(), lasts=ends_last(source, queue))
+
+
+def unbind_ends(
+    channel: Channel,
+    source: Exchange | None,
+    destination: Destination | None,
+    key: str,
+    arguments: Table,
+) -> None:
+    """Takes a binding away, if there is one; INTERNAL_ERROR if the log may go on having it."""
+    if source is not None and destination is not None:
+        channel.vhost.unbind(source, destination, key, arguments, channel.connection)
+    if ends_last(source, destination):
+        channel.connection.broker.check_is_gone()
+
+
+def ends_last(source: Exchange | None, destination: Destination | None) -> bool:
+    """Whether a binding between these lasts, or may have when they were there."""
+    return all(end is None or end.durable for end in (source, destination))
 
 
 def _bound(
@@ -134,21 +144,30 @@ def purge(channel: Channel, method: commands.Queue.Purge) -> None:
     """queue.purge: drops what is ready."""
     name = queue_name(channel, method.queue)
     check_permission(channel, "read", "queue", name)
-    count = channel.vhost.get_queue(name, channel.connection).purge()
-    channel.note_written()
+    queue = channel.vhost.get_queue(name, channel.connection)
+    channel.begin_change()
+    count = queue.purge()
     if not method.nowait:
-        channel.answer(make(commands.Queue.PurgeOk, message_count=count))
+        channel.note_written()
+        channel.answer(make(commands.Queue.PurgeOk, message_count=count), lasts=False)
 
 
 def delete(channel: Channel, method: commands.Queue.Delete) -> None:
     """queue.delete: one that is not there is fine, with 0 messages."""
     name = clean(queue_name(channel, method.queue))
     check_permission(channel, "configure", "queue", name)
-    count = 0
+    count, lasts = 0, True
     if name in channel.vhost.queues:
         queue = channel.vhost.get_queue(name, channel.connection)
+        lasts = queue.durable
         count = channel.connection.delete_queue(
-            channel.vhost, queue, if_unused=method.if_unused, if_empty=method.if_empty
+            channel.vhost,
+            queue,
+            if_unused=method.if_unused,
+            if_empty=method.if_empty,
+            must_last=True,
         )
+    else:
+        channel.connection.broker.check_is_gone()
     if not method.nowait:
-        channel.answer(make(commands.Queue.DeleteOk, message_count=count))
+        channel.answer(make(commands.Queue.DeleteOk, message_count=count), lasts=lasts)

@@ -24,6 +24,7 @@ def select(channel: Channel, method: commands.Tx.Select) -> None:
 
 def commit(channel: Channel, method: commands.Tx.Commit) -> None:
     """tx.commit: does what has waited, and begins anew."""
+    channel.begin_change()
     transaction = _take(channel)
     publishes = transaction.publishes[:]
     transaction.drop()
@@ -38,7 +39,7 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
                 channel.acknowledge(groups)
     channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged
     channel.note_written()
-    channel.answer(commands.Tx.CommitOk())
+    channel.answer(commands.Tx.CommitOk(), lasts=False)
 
 
 def rollback(channel: Channel, method: commands.Tx.Rollback) -> None:
