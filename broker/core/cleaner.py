@@ -4,9 +4,9 @@ A log drops its oldest batches only, since dropping in any other order could bri
 settled: a settlement is always behind what it settles. So cleaning begins at the front, goes step
 by step, and runs while less than half of the log is wanted.
 
-A full log is cleaned for what comes back, however much of it is wanted: but only if what is left in
-front fits into the room that there is, behind what waits. What is stored anew and frees nothing
-would take that room from settlements.
+A full log is also cleaned if little is wanted of what has to go for room to come back, however much
+is wanted of the rest: but only if that fits into the room that there is, behind what waits. What is
+stored anew and frees nothing would take that room from settlements.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ STEP = 2 << 20
 """Octets of old batches that are cleaned at once, and the rest of the last of these."""
 SLACK = 8 << 20
 """Octets that may be unwanted however little is wanted."""
-GAIN_SHARE = 0.25
-"""Of what comes back when a full log is cleaned: more than is stored anew for it."""
+WANTED_SHARE = 0.4
+"""Of what comes back when a full log is cleaned: so much may be stored anew for it, however much of
+the log is wanted. Little enough that publishers can go on for a while then."""
 
 
 class Cleaner:
@@ -44,9 +45,10 @@ class Cleaner:
         if self._is_reading or self._journal.has_failed:
             return
         batches = self._journal.batches
+        is_due = batches.total_bytes > 2 * batches.live_bytes + SLACK
         if self._journal.log.state is LogState.FULL:
-            end = self._end_while_full()
-        elif batches.total_bytes > 2 * batches.live_bytes + SLACK:
+            end = self._end_while_full(is_due=is_due)
+        elif is_due:
             end = self._journal.durable + 1
         else:
             return
@@ -54,7 +56,7 @@ class Cleaner:
         if stop > batches.first:
             self._clean(stop)
 
-    def _end_while_full(self) -> Position:
+    def _end_while_full(self, *, is_due: bool) -> Position:
         """Where that ends which has to go for room to come back; nowhere, if it cannot go."""
         journal = self._journal
         stop, octets = journal.log.oldest
@@ -64,7 +66,7 @@ class Cleaner:
         if stop != self._full_stop:
             live = journal.batches.live_before(stop)
             room = journal.log.room_bytes - journal.waiting_bytes - STEP
-            if live > min(room, octets * (1 - GAIN_SHARE)):
+            if live > room or (live > octets * WANTED_SHARE and not is_due):
                 return first
             self._full_stop = stop
         return stop

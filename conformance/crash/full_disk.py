@@ -127,7 +127,7 @@ def drained_by_consumers(site: Site) -> None:
     """Consumers empty a queue on a full disk, which makes room: publishers go on."""
     publisher = _filled(site)
     site.drain(lambda: not publisher.blocked)
-    _until_it_goes_on(publisher)
+    _until_it_goes_on(publisher, more=100)
     site.expect_said(GOES_ON)
     site.drain(lambda: site.owed() == 0)
     site.stop()

@@ -217,12 +217,13 @@ def test_scratch_log_has_no_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted(log, lasting.id) == []
 
 
-def half_wanted(monkeypatch: pytest.MonkeyPatch) -> tuple[DurableSite, Client]:
-    """A log of which every other message is wanted, and that need not be cleaned for that."""
+def partly_wanted(monkeypatch: pytest.MonkeyPatch) -> tuple[DurableSite, Client]:
+    """A log of which every other message is wanted, and that need not be cleaned for that: these
+    are a third of it."""
     monkeypatch.setattr(cleaner, "SLACK", 1 << 30)
     site, client = start("kept")
     for _ in range(6):
-        publish_persistent(client, b"y" * 300, key="other")
+        publish_persistent(client, b"y" * 700, key="other")
         publish_persistent(client, b"x" * 300, key="kept")
         site.settle_down()
     client.tell(Queue.Purge, queue="other")
@@ -240,7 +241,7 @@ def become_full(site: DurableSite, room: int) -> None:
 def test_full_log_is_cleaned_for_what_comes_back_however_much_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    site, _ = half_wanted(monkeypatch)
+    site, _ = partly_wanted(monkeypatch)
     while site.log.first < 7:
         stop = site.log.oldest.stop
         become_full(site, room=4)
@@ -256,7 +257,7 @@ def test_full_log_is_not_cleaned_where_that_would_take_the_room_of_settlements(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What does not fit frees nothing."""
-    site, _ = half_wanted(monkeypatch)
+    site, _ = partly_wanted(monkeypatch)
     monkeypatch.setattr(cleaner, "STEP", 1000)
     next_batch = site.log.next
     become_full(site, room=1)
