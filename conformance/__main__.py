@@ -12,10 +12,10 @@ from pathlib import Path
 
 from conformance import coverage, report
 from conformance.client import Address
-from conformance.crash.processes import KillableBroker
 from conformance.failure import ConformanceError
+from conformance.limited import OwnBroker, command_for
 from conformance.registry import Scenario, all_scenarios
-from conformance.restarts import own_broker, run_restarting
+from conformance.restarts import own_broker, run_limited, run_restarting
 from conformance.runner import FAILED, Result, identify, run, run_one
 
 
@@ -31,7 +31,8 @@ def _arguments() -> argparse.Namespace:
     where.add_argument(
         "--serve",
         metavar="COMMAND",
-        help="start this command and test that; {port}, {http} and {folder} are replaced",
+        help="start this command and test that; {port}, {http}, {folder}, {memory} and {disk_free}"
+        " are replaced",
     )
     where.add_argument(
         "--list", action="store_true", help="print the scenarios and what they cover"
@@ -81,17 +82,19 @@ def run_suite(
     options: argparse.Namespace,
     chosen: list[Scenario],
     address: Address,
-    own: KillableBroker | None,
+    own: OwnBroker | None,
 ) -> int:
     """Runs the scenarios and prints the report; the exit status."""
     broker = identify(address)
     started = time.monotonic()
     results = run([s for s in chosen if not s.needs_own_broker], address, broker, options.jobs)
     if own:
-        results += run_restarting([s for s in chosen if s.restart], broker, own)
+        results += run_restarting([s for s in chosen if s.restart and not s.limit], broker, own)
+        results += run_limited(chosen, broker, own, options.serve, options.jobs)
         results += [_run_last(s, own) for s in chosen if s.ends_broker]
     _print(options, results, time.monotonic() - started)
-    if not own and (left_out := report.left_out(chosen)):
+    has_run = {r.scenario.name for r in results}
+    if left_out := report.left_out([s for s in chosen if s.name not in has_run]):
         print(left_out)
     print(f"{broker.description} at {address.host}:{address.port}")
     print(report.totals(results, time.monotonic() - started))
@@ -100,7 +103,7 @@ def run_suite(
     return 1 if any(r.outcome == FAILED for r in results) else 0
 
 
-def _run_last(scenario: Scenario, own: KillableBroker) -> Result:
+def _run_last(scenario: Scenario, own: OwnBroker) -> Result:
     return run_one(scenario, own.address, identify(own.address), own.terminate)
 
 
@@ -135,7 +138,7 @@ def main() -> int:
         return 2
     try:
         if options.rabbitmq or options.serve:
-            with own_broker(options.serve) as own:
+            with own_broker(command_for(options.serve, None)) as own:
                 return run_suite(options, chosen, own.address, own)
         address = parse_url(options.url or "amqp://guest:guest@127.0.0.1:5672/")
         return run_suite(options, chosen, address, None)

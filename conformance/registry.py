@@ -30,6 +30,13 @@ class Restart(enum.StrEnum):
     KILL = "kill"
 
 
+class Limit(enum.StrEnum):
+    """What a broker has too little of: a small budget of memory, or a disk that counts as full."""
+
+    MEMORY = "memory"
+    DISK = "disk"
+
+
 @dataclass(frozen=True, slots=True)
 class Deviation:
     """One broker does otherwise, for this reason; the scenario then checks what it does instead.
@@ -48,7 +55,8 @@ class Scenario:
 
     `slow`: mostly waits, so it is started first. `alone`: no other scenario may run beside it.
     `ends_broker`: runs last, and only on a broker that this run started. `restart`: has the broker
-    restarted in this way, so that it too needs one that this run started.
+    restarted in this way, so that it too needs one that this run started. `limit`: runs on a broker
+    with this limit, which is one that this run started as well.
     """
 
     name: str
@@ -60,11 +68,12 @@ class Scenario:
     alone: bool = False
     ends_broker: bool = False
     restart: Restart | None = None
+    limit: Limit | None = None
 
     @property
     def needs_own_broker(self) -> bool:
         """Whether it cannot run on a broker that somebody else started."""
-        return self.ends_broker or self.restart is not None
+        return self.ends_broker or self.restart is not None or self.limit is not None
 
     def deviation_of(self, broker: str) -> Deviation | None:
         """The deviation of a broker, if it has one here."""
@@ -94,6 +103,7 @@ def scenario(
     alone: bool = False,
     ends_broker: bool = False,
     restarts: Sequence[Restart] = (),
+    limit: Limit | None = None,
 ) -> Callable[[Body], Body]:
     """Registers a function as a scenario; `covers` names ids of the checklist.
 
@@ -113,7 +123,7 @@ def scenario(
             if full in _found:
                 raise ValueError(f"two scenarios are named {full}")
             _found[full] = Scenario(
-                full, area, tuple(covers), known, body, slow, alone, ends_broker, restart
+                full, area, tuple(covers), known, body, slow, alone, ends_broker, restart, limit
             )
         return body
 

@@ -40,14 +40,20 @@ def totals(results: Sequence[Result], seconds: float) -> str:
 
 
 def left_out(scenarios: Sequence[Scenario]) -> str:
-    """What is not run on a broker that somebody else started; empty if that is nothing."""
+    """Why these were not run, which need a broker of their own; empty if there are none."""
     ending = [s.name for s in scenarios if s.ends_broker]
-    restarting = Counter(s.area for s in scenarios if s.restart)
+    restarting = Counter(s.area for s in scenarios if s.restart and not s.limit)
+    limited = Counter(s.area for s in scenarios if s.limit)
     named = [*ending, *(f"{count} of {area}" for area, count in restarting.items())]
-    if not named:
-        return ""
-    why = "as they stop or restart the broker (use --serve or --rabbitmq)"
-    return f"not run, {why}: {', '.join(named)}"
+    lines = []
+    if named:
+        why = "as they stop or restart the broker (use --serve or --rabbitmq)"
+        lines.append(f"not run, {why}: {', '.join(named)}")
+    if limited:
+        why = "as they need a small broker (use --rabbitmq, or {memory} and {disk_free} in --serve)"
+        text = ", ".join(f"{count} of {area}" for area, count in limited.items())
+        lines.append(f"not run, {why}: {text}")
+    return "\n".join(lines)
 
 
 def as_json(results: Sequence[Result], broker: Broker) -> str:

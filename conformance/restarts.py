@@ -1,4 +1,5 @@
-"""Scenarios that have the broker restarted: many of them share each restart."""
+"""Scenarios on brokers that this run started: those that have one restarted, of which many share
+each restart, and those on a broker that is short of something."""
 
 from __future__ import annotations
 
@@ -12,9 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conformance.client import Address
-from conformance.crash.processes import KillableBroker
-from conformance.registry import Restart, Scenario
-from conformance.runner import Broker, Result, run_one
+from conformance.limited import (
+    Alarms,
+    FilledMemory,
+    NodeLimits,
+    OwnBroker,
+    can_limit,
+    command_for,
+)
+from conformance.registry import Limit, Restart, Scenario
+from conformance.runner import Broker, Result, run, run_one
 
 _WRITES_LATER_S = {"rabbitmq": 1.0}
 """How long after an answer a broker may need until a kill no longer undoes what it answered:
@@ -22,13 +30,13 @@ RabbitMQ writes definitions, acks and purges in its own time. Others get no time
 
 
 @contextmanager
-def own_broker(command: str | None) -> Iterator[KillableBroker]:
+def own_broker(command: str | None) -> Iterator[OwnBroker]:
     """A broker that serves, with folders that are gone when the block ends; `command` as for
     PrivateBroker, {folder} is the data directory. Raises RuntimeError if it does not come up,
     FileNotFoundError if it is not installed."""
     folder = Path(tempfile.mkdtemp(prefix="conformance-"))
     folder.chmod(0o777)
-    broker = KillableBroker(command, folder, folder / "data")
+    broker = OwnBroker(command, folder, folder / "data")
     try:
         broker.start()
         yield broker
@@ -78,9 +86,39 @@ class SharedRestart:
             self._changed.notify_all()
 
 
-def run_restarting(
-    scenarios: Sequence[Scenario], broker: Broker, own: KillableBroker
+def run_limited(
+    scenarios: Sequence[Scenario],
+    broker: Broker,
+    own: OwnBroker,
+    command: str | None,
+    jobs: int,
 ) -> list[Result]:
+    """Runs scenarios that name a limit, on a broker for each limit: RabbitMQ's are set while it
+    runs, others are started with it. Without fields for it in the command none are run."""
+    results = []
+    for limit in Limit:
+        chosen = [s for s in scenarios if s.limit is limit]
+        if not chosen or not can_limit(command):
+            continue
+        with _limited_broker(command, limit, own) as (limited, alarms):
+            staying = [s for s in chosen if not s.restart]
+            results += run(staying, limited.address, broker, jobs, alarms)
+            results += run_restarting([s for s in chosen if s.restart], broker, limited)
+    return results
+
+
+@contextmanager
+def _limited_broker(
+    command: str | None, limit: Limit, own: OwnBroker
+) -> Iterator[tuple[OwnBroker, Alarms]]:
+    if command is None:
+        yield own, NodeLimits(own)
+        return
+    with own_broker(command_for(command, limit)) as limited:
+        yield limited, FilledMemory(limited.address, limit)
+
+
+def run_restarting(scenarios: Sequence[Scenario], broker: Broker, own: OwnBroker) -> list[Result]:
     """Runs scenarios that have the broker restarted: those of one way together, then one by one
     those that want a restart at once and to themselves."""
     quiet_s = _WRITES_LATER_S.get(broker.name, 0.0)
@@ -95,7 +133,7 @@ def run_restarting(
 
 
 def _run_together(
-    scenarios: Sequence[Scenario], broker: Broker, own: KillableBroker, quiet_s: float
+    scenarios: Sequence[Scenario], broker: Broker, own: OwnBroker, quiet_s: float
 ) -> list[Result]:
     if not scenarios:
         return []

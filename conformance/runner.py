@@ -12,6 +12,7 @@ from pathlib import Path
 from conformance.client import Address, Connection
 from conformance.failure import ConformanceError
 from conformance.fields import plain
+from conformance.limited import Alarms
 from conformance.registry import Scenario
 from conformance.session import Session
 
@@ -53,14 +54,20 @@ def identify(address: Address) -> Broker:
     return Broker(name, f"{product} {version} ({platform})")
 
 
-def run(scenarios: Sequence[Scenario], address: Address, broker: Broker, jobs: int) -> list[Result]:
+def run(
+    scenarios: Sequence[Scenario],
+    address: Address,
+    broker: Broker,
+    jobs: int,
+    alarms: Alarms | None = None,
+) -> list[Result]:
     """Runs them all, `jobs` at a time; results in the order of the scenarios."""
     together = [s for s in scenarios if not s.alone]
     alone = [s for s in scenarios if s.alone]
     together.sort(key=lambda s: not s.slow)
     with ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(lambda s: run_one(s, address, broker), together))
-    results += [run_one(s, address, broker) for s in alone]
+        results = list(pool.map(lambda s: run_one(s, address, broker, alarms=alarms), together))
+    results += [run_one(s, address, broker, alarms=alarms) for s in alone]
     order = {s.name: position for position, s in enumerate(scenarios)}
     return sorted(results, key=lambda r: order[r.scenario.name])
 
@@ -71,14 +78,15 @@ def run_one(
     broker: Broker,
     stop_broker: Callable[[], None] | None = None,
     restart_broker: Callable[[], Address] | None = None,
+    alarms: Alarms | None = None,
 ) -> Result:
     """Runs one scenario and cleans up behind it.
 
     A scenario that ends the broker is given `stop_broker`; nothing is left to clean up then. One
-    that has it restarted is given `restart_broker`.
+    that has it restarted is given `restart_broker`, one on a limited broker its `alarms`.
     """
     started = time.monotonic()
-    session = Session(address, broker.name, scenario, stop_broker, restart_broker)
+    session = Session(address, broker.name, scenario, stop_broker, restart_broker, alarms)
     reason = ""
     try:
         scenario.body(session)

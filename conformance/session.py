@@ -12,7 +12,8 @@ from conformance.channel import Channel
 from conformance.client import Address, Connection
 from conformance.failure import ConformanceError
 from conformance.fields import octets
-from conformance.registry import Deviation, Scenario
+from conformance.limited import Alarms
+from conformance.registry import Deviation, Limit, Scenario
 
 _numbers = itertools.count(1)
 _run = f"{os.getpid():x}{time.time_ns() // 1_000_000 & 0xFFFFFF:x}"
@@ -32,6 +33,7 @@ class Session:
         scenario: Scenario,
         stop_broker: Callable[[], None] | None = None,
         restart_broker: Callable[[], Address] | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         self.address = address
         self.broker = broker
@@ -39,6 +41,7 @@ class Session:
         self._deviation = scenario.deviation_of(broker)
         self._stop_broker = stop_broker
         self._restart_broker = restart_broker
+        self._alarms = alarms
         self._connections: list[Connection] = []
         self._queues: set[str] = set()
         self._exchanges: set[str] = set()
@@ -92,6 +95,20 @@ class Session:
             connection.drop()
         self._connections.clear()
 
+    def raise_alarm(self, what: Limit = Limit.MEMORY) -> None:
+        """Lets the broker run short; publishers have to wait when it returns. Only in scenarios
+        with this limit that are `alone`."""
+        self._own_alarms().raise_alarm(what)
+
+    def clear_alarm(self) -> None:
+        """Gives the broker memory again. Its disk may stay short until the run is over."""
+        self._own_alarms().clear()
+
+    def _own_alarms(self) -> Alarms:
+        if self._alarms is None:
+            raise ValueError("scenario is not marked with a limit")
+        return self._alarms
+
     def _watch(self, name: str, fields: dict[str, Any]) -> None:
         if name in ("queue.declare", "queue.declare-ok"):
             queue = fields.get("queue", "")
@@ -103,9 +120,11 @@ class Session:
                 self._exchanges.add(exchange)
 
     def end(self) -> None:
-        """Drops the connections and deletes what was declared."""
+        """Drops the connections, clears alarms and deletes what was declared."""
         for connection in self._connections:
             connection.drop()
+        if self._alarms is not None:
+            self._alarms.clear()
         if self._stop_broker is not None:
             return
         if not self._exchanges and not self._queues:

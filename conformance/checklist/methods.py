@@ -15,12 +15,9 @@ _SENT_BY_BOTH = (
     "basic.ack",
 )
 _NO_CHALLENGE = "no mechanism here sends a challenge"
-_NEEDS_ALARM = "needs an alarm; a test of the broker's own"
 _NOT_ASKED = {
     "connection.secure": _NO_CHALLENGE,
     "connection.secure-ok": _NO_CHALLENGE,
-    "connection.blocked": _NEEDS_ALARM,
-    "connection.unblocked": _NEEDS_ALARM,
 }
 _NOWAIT = (
     "exchange.declare",

@@ -157,6 +157,45 @@ _DURABILITY = {
     "declare-ok": "what was declared, bound or deleted is so after a kill right after the -ok",
     "purge-ok": "what was purged stays so after a kill right after purge-ok",
 }
+_ALARMS = {
+    "blocked": "the first publish under an alarm is answered with connection.blocked and a reason",
+    "not-blocked": "a connection that does not publish is neither told nor held",
+    "no-capability": "without the capability a publisher is held in silence",
+    "unblocked": "connection.unblocked comes when the alarm is over",
+    "held": "what is published meanwhile arrives later, once, in order, and is confirmed",
+    "whole-connection": "all channels of a blocked connection are held, whatever the method",
+    "before": "what was published before the alarm is confirmed and delivered",
+    "consumers": "deliveries, acks and basic.get go on",
+    "blocked-consumer": "a blocked connection goes on being delivered to",
+    "heartbeats": "a blocked connection gets heartbeats and is not dropped for its silence",
+    "close": "what a blocked client does when it closes",
+    "dropped": "a blocked connection whose socket ends takes nothing along",
+    "new-connection": "connections can be opened under an alarm, and are blocked at a publish",
+    "again": "a second alarm blocks again",
+    "several": "every publisher is told, and all go on",
+    "begun": "what becomes of a message that was begun before the alarm",
+    "empty": "a publish of no octets is held like others",
+    "disk": "the disk's alarm has a reason of its own",
+    "transaction": "a transaction's publishes are held as well",
+    "unroutable": "so is what no queue takes",
+}
+_PAGING = {
+    "order": "a backlog larger than memory is delivered whole and in order",
+    "get": "the same by basic.get",
+    "persistent": "the same for messages that last, in a durable queue",
+    "content": "properties, headers and bodies of every size are as they were sent",
+    "count": "message counts are right while most messages are not in memory",
+    "unacked": "more unacked messages than memory come back in order and marked",
+    "requeue": "a message that is requeued in the middle keeps its place",
+    "purge": "purge and delete of such a queue return the right count and make room",
+    "fanout": "a message in several such queues comes once out of each",
+    "while-draining": "publishing while consuming keeps the order",
+    "consumers": "several consumers get each message once, and in order each",
+    "priority": "the consumer of the highest priority is served first",
+    "dead-consumer": "a client that reads nothing holds up nobody else",
+    "transaction": "acks in a transaction that is rolled back",
+    "restart": "a backlog larger than memory comes back after a restart, in order",
+}
 _CELERY = {
     "task-queue": "Celery's task queue, declared by workers and clients",
     "pidbox": "Celery's remote control queues and exchanges",
@@ -181,6 +220,8 @@ STATEMENTS: dict[str, str] = {
         ("routing", _EXCHANGES),
         ("celery", _CELERY),
         ("durability", _DURABILITY),
+        ("alarms", _ALARMS),
+        ("paging", _PAGING),
     )
     for name, text in rows.items()
 }
@@ -189,6 +230,6 @@ LEFT_OUT: dict[str, str] = {
     "rule:dead-lettering": "dead-lettering comes later; its arguments are checked at declare",
     "rule:ttl-length-priority": "TTL, length limits and priorities come later",
     "rule:confirm-nack": "needs a queue that rejects: length limits, a later feature",
-    "rule:alarms": "connection.blocked and unblocked need an alarm; a test of the broker's own",
+    "alarms:both": "whose disk is short cannot be filled: a test of the broker's own",
     "rule:connection-secure": "no mechanism here sends a challenge",
 }
