@@ -33,16 +33,16 @@ Span = tuple[Location, list[Run]]
 # The next ones
 
 
-def fetch(queue: Queue) -> None:
-    """Asks for the next messages of this queue, unless that is under way. If all are in memory,
-    they are ready at once."""
+def fetch(queue: Queue, octets: int = 0) -> None:
+    """Asks for the next messages of this queue, about so many octets of them, unless that is under
+    way. If all are in memory, they are ready at once."""
     paged = queue.paged
     if paged is None or paged.is_reading:
         return
     if not paged.count:
         _page_in(queue, paged, [])
         return
-    store, runs = paged.next_runs(min(FETCH_BYTES, 2 * queue.broker.pager.head_bytes))
+    store, runs = paged.next_runs(octets or _octets_at_once(queue))
     journal = store.journal
     paged.is_reading = True
     if runs[0].position > journal.durable:
@@ -52,13 +52,21 @@ def fetch(queue: Queue) -> None:
 
     def done(pieces: list[bytes] | None) -> None:
         paged.is_reading = False
+        if pieces is None and len(runs) > 1 and queue.paged is paged:
+            # What cannot be read need not be the first of them.
+            fetch(queue, 1)
+            return
         if pieces is not None and queue.paged is paged:
-            _take(queue, paged, store, zip(spans, pieces, strict=True))
+            _take(queue, paged, store, zip(spans, pieces, strict=False))
         queue.tell(is_there=pieces is not None)
         journal.on_progress()
 
     spans = _spans(runs)
-    journal.log.read([location for location, _ in spans], done)
+    journal.log.read([location for location, _ in spans], done, some=True)
+
+
+def _octets_at_once(queue: Queue) -> int:
+    return min(FETCH_BYTES, 2 * queue.broker.pager.head_bytes)
 
 
 def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
@@ -150,10 +158,10 @@ Piece = tuple[Run, list[Entry]]
 """A record, and the bare entries whose contents are in it."""
 
 
-def read_returned(queue: Queue) -> None:
+def read_returned(queue: Queue, octets_max: int = 0) -> None:
     """Reads the first messages that came back bare. They are out of the queue's reach until they
     are there, and it stands still."""
-    store, pieces = _first_bare(queue)
+    store, pieces = _first_bare(queue, octets_max or _octets_at_once(queue))
     journal = store.journal
     reading = queue.reading = [entry for _, entries in pieces for entry in entries]
     first = pieces[0][0]
@@ -173,6 +181,10 @@ def read_returned(queue: Queue) -> None:
         if queue.reading is reading:
             if octets is None:
                 _give_back(queue, reading)
+                if len(pieces) > 1 and is_bare(queue.returned[0]):
+                    # What cannot be read need not be the first of them.
+                    read_returned(queue, 1)
+                    return
             else:
                 filled = map(_filled, pieces, octets)
                 _give_back(queue, [entry for entries in filled for entry in entries])
@@ -183,12 +195,11 @@ def read_returned(queue: Queue) -> None:
     journal.log.read([(run.position, run.offset, run.size) for run, _ in pieces], done)
 
 
-def _first_bare(queue: Queue) -> tuple[Lasting, list[Piece]]:
+def _first_bare(queue: Queue, octets_max: int) -> tuple[Lasting, list[Piece]]:
     """Takes the first bare entries of those that came back, and says in which records of one log
     they are: in durable ones, or in the first one that is not yet."""
     pieces: list[Piece] = []
     size = 0
-    octets_max = min(FETCH_BYTES, 2 * queue.broker.pager.head_bytes)
     found = _where(queue, queue.returned[0][NUMBER])
     assert found is not None, "a message without its content is in a log"
     first_store, _ = found

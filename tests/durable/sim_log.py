@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 from broker.storage.log import Appended, Location, LogState, Oldest, Position, Read
 
@@ -31,13 +31,15 @@ class SimLog:
         self.room = 0
         self.reason = ""
         self.unreadable: list[str] = []
+        # What has these octets in it cannot be read, if there are any.
+        self.bad = b""
         self.on_state: Callable[[], None] = lambda: None
         self.first: Position = first
         self.batches = deque(batches)
         # The last position that a crash would leave.
         self.durable: Position = first + len(batches) - 1
         self.told: deque[Callable[[], None]] = deque()
-        self.reads: deque[tuple[list[Location], Read]] = deque()
+        self.reads: deque[tuple[list[Location], Read, bool]] = deque()
         self.is_closed = self.was_written = False
         self._done: deque[Appended] = deque()
         self._truncates: deque[tuple[Position, Position]] = deque()
@@ -102,7 +104,7 @@ class SimLog:
             assert self.first <= position <= self.durable, (
                 f"batch {position} cannot be read: there are {self.first} to {self.durable}"
             )
-        self.reads.append((list(locations), done))
+        self.reads.append((list(locations), done, some))
 
     def truncate(self, before: Position) -> None:
         assert before <= self.next
@@ -135,8 +137,11 @@ class SimLog:
     def answer(self, count: int, *, fail: bool = False) -> None:
         """Answers up to so many reads, in order."""
         for _ in range(min(count, len(self.reads))):
-            locations, done = self.reads.popleft()
-            done(None if fail else [self._read(*location) for location in locations])
+            locations, done, some = self.reads.popleft()
+            read = [self._read(*location) for location in locations]
+            good = list(takewhile(lambda piece: not self.bad or self.bad not in piece, read))
+            is_answer = len(good) == len(read) or (some and good)
+            done(good if is_answer and not fail else None)
 
     def become(self, state: LogState, room: int = 0) -> None:
         """The disk is full or failed, or there is room again; told like all else."""

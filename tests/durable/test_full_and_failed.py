@@ -349,3 +349,49 @@ def test_get_of_what_cannot_be_read_is_told_why() -> None:
         "INTERNAL_ERROR - message cannot be read again: the test said so",
     )
     assert (close.method.class_id, close.method.method_id) == (60, 70)
+
+
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_what_is_before_a_place_that_cannot_be_read_is_delivered(chunk: int) -> None:
+    site = DurableSite()
+    client = site.connect()
+    client.tell(Queue.Declare, queue="q", durable=True)
+    site.settle_down()
+    made = [b"%d" % number for number in range(100)]
+    for start in range(0, 100, chunk):
+        # Many records in one batch.
+        publish_persistent(client, *made[start : start + chunk])
+    site.settle_down()
+    site = site.crash()
+    site.log.bad = b"60"
+    consumer = site.connect()
+    consumer.tell(Basic.Consume, queue="q")
+    site.settle_down()
+    assert consumer.bodies() == made[:60]
+    site.log.bad = b""
+    site.try_again()
+    site.settle_down()
+    assert consumer.bodies() == made[60:]
+
+
+def test_what_came_back_before_a_place_that_cannot_be_read_is_delivered() -> None:
+    site = DurableSite(memory=20_000)
+    client, holder = site.connect(), site.connect()
+    client.tell(Queue.Declare, queue="q", durable=True)
+    site.settle_down()
+    made = [b"%d" % number + b"x" * 500 for number in range(100, 160)]
+    for body in made:
+        publish_persistent(client, body)
+    site.settle_down()
+    holder.tell(Basic.Consume, queue="q")
+    site.settle_down()
+    assert holder.bodies() == made
+    site.log.bad = b"110x"
+    holder.connection.receive_eof()
+    client.tell(Basic.Consume, queue="q")
+    site.settle_down()
+    assert client.bodies() == made[:10]
+    site.log.bad = b""
+    site.try_again()
+    site.settle_down()
+    assert client.bodies() == made[10:]

@@ -146,7 +146,7 @@ def test_record_is_read_once_for_all_its_messages_that_came_back() -> None:
     client.tell(Basic.Nack, 2, delivery_tag=0, multiple=True, requeue=True)
     client.read()
     client.tell(Basic.Consume, 2, queue="q", no_ack=True)
-    [(locations, _)] = site.log.reads
+    [(locations, _, _)] = site.log.reads
     assert len(locations) == 1
     site.log.answer(1)
     assert client.bodies(2) == made
