@@ -394,5 +394,5 @@ class Queue:
 
     def read_ahead(self) -> None:
         """The next messages are read before those in memory have all gone."""
-        if self.ready_bytes < self.broker.pager.head_bytes:
+        if self.ready_bytes < self.broker.pager.ahead_bytes:
             fetch(self)
