@@ -208,7 +208,9 @@ def _first_bare(queue: Queue, octets_max: int) -> tuple[Lasting, list[Piece]]:
         place = run.position, run.offset
         is_new = not pieces or place != (pieces[-1][0].position, pieces[-1][0].offset)
         is_late = run.position > store.journal.durable
-        if pieces and is_new and (size >= octets_max or store is not first_store or is_late):
+        # The same place of another log is another place.
+        is_other = store is not first_store
+        if pieces and (is_other or (is_new and (size >= octets_max or is_late))):
             break
         if is_new:
             pieces.append((run.part(run.first - run.skipped, run.stop), []))

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from broker.core import cleaner, paging, reading
+from broker.core.journal import Journal
 from broker.storage.log import LogState
+from tests.durable.sim_log import SimLog
 from tests.durable.site import PERSISTENT, DurableSite, publish_persistent
 from tests.protocol.client import Basic, Client, Exchange, Queue, octets_of, publish_octets
 
@@ -149,4 +151,35 @@ def test_record_is_read_once_for_all_its_messages_that_came_back() -> None:
     [(locations, _, _)] = site.log.reads
     assert len(locations) == 1
     site.log.answer(1)
+    assert client.bodies(2) == made
+
+
+def test_messages_that_came_back_from_the_same_place_of_two_logs_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paging, "MARK_SHARE", 0.001)
+    monkeypatch.setattr(paging, "MARK_SHARE_MIN", 0.001)
+    site = DurableSite(memory=LIMIT)
+    client = site.connect(channels=2)
+    ask(site, client, Queue.Declare, queue="q", durable=True)
+    scratch_log = SimLog(first=site.journal.position)
+    scratch = Journal(scratch_log, is_scratch=True)
+    scratch.on_progress = site.journal.on_progress
+    site.logs.append(scratch_log)
+    site.broker.pager.open_scratch = lambda: scratch
+    made = fill(client, 10, lasts=True)
+    site.settle_down()
+    made += fill(client, 70, first=10, lasts=False)
+    site.settle_down()
+    client.tell(Basic.Consume, 2, queue="q", consumer_tag="c")
+    site.settle_down()
+    client.tell(Basic.Cancel, 2, consumer_tag="c")
+    client.tell(Basic.Nack, 2, delivery_tag=0, multiple=True, requeue=True)
+    site.settle_down()
+    client.read()
+    stored = [store.stored.runs_from(0) for store in site.vhost.queues["q"].stores]
+    places = [[(run.position, run.offset) for run in runs] for runs in stored]
+    assert places[0][0] == places[1][0]
+    client.tell(Basic.Consume, 2, queue="q", no_ack=True)
+    site.settle_down()
     assert client.bodies(2) == made
