@@ -86,6 +86,8 @@ class Directory:
         self.has_reserve = False
         self._reserve_recycled = False
         self._lock = -1
+        # What the lock's file says while nobody else has taken the log over.
+        self._owner = b""
 
     # Owning it.
 
@@ -106,9 +108,24 @@ class Directory:
 
     def note_epoch(self, epoch: int) -> None:
         """Makes the epoch of this owner durable, so that the next one's is higher."""
-        line = b"epoch %019d process %010d\n" % (epoch, os.getpid())
-        self.files.write(self._lock, [line], 0)
+        # Epoch and process may be the next owner's too, where the file was removed.
+        token = secrets.token_hex(8).encode()
+        self._owner = b"epoch %019d process %010d\n%s\n" % (epoch, os.getpid(), token)
+        self.files.write(self._lock, [self._owner], 0)
         self.files.sync(self._lock)
+
+    def check_owner(self) -> None:
+        """Raises LogLockedError if another broker has taken the log over, or could: a lock is lost
+        when its file is removed, and by some network file systems."""
+        try:
+            # Opened anew: the name may have become another file's.
+            found = (self.path / LOCK).read_bytes()
+        except FileNotFoundError:
+            raise LogLockedError(f"{self.path / LOCK}: removed while it was in use") from None
+        if found != self._owner:
+            other = _LOCK_LINE.match(found)
+            process = f" (process {int(other[2])})" if other else ""
+            raise LogLockedError(f"{self.path}: taken over by another broker{process}")
 
     def unlock(self) -> None:
         """Lets others own it."""

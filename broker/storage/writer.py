@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeAlias
 
 from broker.storage.directory import Directory, Seal
 from broker.storage.files import NO_SPACE, Files, FlushError, flushing
-from broker.storage.log import Appended, Caller, LogState, Position
+from broker.storage.log import Appended, Caller, LogLockedError, LogState, Position
 from broker.storage.segment import (
     GROUP_OCTETS,
     HEADER_OCTETS,
@@ -36,6 +36,9 @@ _GROUP_OCTETS_MAX = 32 << 20
 # segment, and for settlements behind that; but what is written by then is more than what an owner
 # leaves at the end of a log that it wants nothing of, so that the segment before can go.
 _RESERVE_FROM = 4
+# How often it is looked whether the log still has this owner, while it is written.
+_OWNER_S = 0.1
+_ENDED = frozenset({LogState.FAILED, LogState.FENCED})
 
 
 class Append(NamedTuple):
@@ -86,6 +89,7 @@ class Writer:
         self._state_changed = state_changed
         self._retry_s = retry_s
         self._retry_at = 0.0
+        self._owner_at = 0.0
         self._waiting: deque[Append] = deque()
         self._truncates: deque[Truncate] = deque()
         self._before: Position = 0
@@ -121,7 +125,7 @@ class Writer:
 
     def _take_orders(self) -> None:
         """Waits for orders, unless there is something to do without any, and takes them all."""
-        busy = self.state is not LogState.FAILED and (
+        busy = self.state not in _ENDED and (
             (bool(self._waiting) and (not self._held or self._may_try()))
             or self._droppable() is not None
         )
@@ -143,7 +147,7 @@ class Writer:
 
     def _turn(self) -> None:
         """One group, and at most one segment dropped."""
-        if self.state is LogState.FAILED:
+        if self.state in _ENDED:
             self._waiting.clear()
             return
         try:
@@ -151,6 +155,9 @@ class Writer:
                 self._write()
             self._drop()
             self._keep_reserve()
+        except LogLockedError as error:
+            self._waiting.clear()
+            self._become(LogState.FENCED, str(error))
         except OSError as error:
             self._waiting.clear()
             self._become(LogState.FAILED, self._reason(error))
@@ -160,11 +167,12 @@ class Writer:
         self._retry_at = 0.0
         while self._waiting and not (self._held and self._retry_at):
             self._turn()
-        if self.state is LogState.FAILED:
+        if self.state in _ENDED:
             return
         tail = self.segments[-1]
         # If it cannot be said, nothing is lost: the next owner reads the tail as after a crash.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LogLockedError):
+            self._directory.check_owner()
             if self._made is not None:
                 self._directory.drop_segment(self._made, recycle=True)
             self._directory.write_seal(Seal(tail.header.number, tail.end, tail.next, self._epoch))
@@ -182,6 +190,8 @@ class Writer:
         tail = self.segments[-1]
         batches = [each.records for each in group]
         pieces, sizes = encode_group(tail.header, self._epoch, group[0].position, batches)
+        if time.monotonic() >= self._owner_at:
+            self._check_owner()
         try:
             self._files.write(self._descriptor, pieces, tail.end)
         except OSError as error:
@@ -214,6 +224,7 @@ class Writer:
         """Goes on in a new segment with room for this group, or holds it for want of space."""
         tail = self.segments[-1]
         octets += HEADER_OCTETS + MARK_OCTETS
+        self._check_owner()
         try:
             made = self._made = self._made or self._directory.make_segment(
                 tail.header.number + 1, self._epoch, tail.next, octets
@@ -263,6 +274,7 @@ class Writer:
     def _drop(self) -> None:
         segment = self._droppable()
         if segment is not None:
+            self._check_owner()
             self.segments = self.segments[1:]
             self._directory.drop_segment(segment, recycle=self._wants_reserve())
             self._retry_at = 0.0
@@ -278,6 +290,7 @@ class Writer:
         if self._wants_reserve(octets) and not self._directory.has_reserve:
             if not self._may_try():
                 return
+            self._check_owner()
             try:
                 self._directory.make_reserve()
             except OSError as error:
@@ -287,6 +300,17 @@ class Writer:
                 return
         if self.state is LogState.FULL and not self._held:
             self._become(LogState.OPEN, "")
+
+    def _check_owner(self) -> None:
+        """Raises LogLockedError once the log has another owner. Before names in the directory are
+        touched, and now and then: it costs too much for each group."""
+        try:
+            self._directory.check_owner()
+        except OSError as error:
+            # With too many files open nobody can tell; it is looked at again.
+            if error.errno not in NO_SPACE:
+                raise
+        self._owner_at = time.monotonic() + _OWNER_S
 
     # Telling the owner.
 
