@@ -42,19 +42,24 @@ class Cleaner:
 
     def run(self) -> None:
         """Begins a step, if one is due and none is under way."""
-        if self._is_reading or self._journal.has_failed:
-            return
+        journal = self._journal
+        while not self._is_reading and not journal.has_failed:
+            is_full = journal.log.state is LogState.FULL
+            stop = self._end_of_step(self._end(is_full=is_full))
+            if stop <= journal.batches.first:
+                return
+            self._clean(stop)
+            if not is_full:
+                return
+            # On a full disk, nothing may ever come that begins the next one.
+
+    def _end(self, *, is_full: bool) -> Position:
+        """What is to be cleaned ends here."""
         batches = self._journal.batches
         is_due = batches.total_bytes > 2 * batches.live_bytes + SLACK
-        if self._journal.log.state is LogState.FULL:
-            end = self._end_while_full(is_due=is_due)
-        elif is_due:
-            end = self._journal.durable + 1
-        else:
-            return
-        stop = self._end_of_step(end)
-        if stop > batches.first:
-            self._clean(stop)
+        if is_full:
+            return self._end_while_full(is_due=is_due)
+        return self._journal.durable + 1 if is_due else batches.first
 
     def _end_while_full(self, *, is_due: bool) -> Position:
         """Where that ends which has to go for room to come back; nowhere, if it cannot go."""

@@ -280,3 +280,17 @@ def test_full_log_is_not_cleaned_where_nothing_would_come_of_it(
         site.log.become(LogState.OPEN)
         site.settle_down()
     assert site.log.next < 20
+
+
+def test_full_log_is_cleaned_to_the_end_though_nothing_else_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step that found nothing that is wanted was the last one, until somebody did something."""
+    site, _ = partly_wanted(monkeypatch)
+    monkeypatch.setattr(cleaner, "STEP", 1)
+    site.log.become(LogState.FULL, 4)
+    while site.log.told or site.log.reads or site.log.can_work:
+        site.log.work(1)
+        site.log.tell(1)
+        site.log.answer(1)
+    assert site.log.first == 5
