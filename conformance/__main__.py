@@ -15,7 +15,7 @@ from conformance.client import Address
 from conformance.failure import ConformanceError
 from conformance.limited import OwnBroker, command_for
 from conformance.registry import Scenario, all_scenarios
-from conformance.restarts import own_broker, run_limited, run_restarting
+from conformance.restarts import own_broker, run_on_own
 from conformance.runner import FAILED, Result, identify, run, run_one
 
 
@@ -89,8 +89,7 @@ def run_suite(
     started = time.monotonic()
     results = run([s for s in chosen if not s.needs_own_broker], address, broker, options.jobs)
     if own:
-        results += run_restarting([s for s in chosen if s.restart and not s.limit], broker, own)
-        results += run_limited(chosen, broker, own, options.serve, options.jobs)
+        results += run_on_own(chosen, broker, own, options.serve, options.jobs)
         results += [_run_last(s, own) for s in chosen if s.ends_broker]
     _print(options, results, time.monotonic() - started)
     has_run = {r.scenario.name for r in results}

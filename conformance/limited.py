@@ -10,7 +10,7 @@ from conformance.client import Address, Connection
 from conformance.crash.processes import KillableBroker
 from conformance.registry import Limit
 
-MEMORY_BYTES = 8_000_000
+MEMORY_BYTES = 4_000_000
 """Octets that messages may take on a broker that has little memory."""
 _FIELDS: dict[Limit | None, dict[str, str]] = {
     None: {"memory": "40%", "disk_free": "50MB"},  # the defaults of RabbitMQ and of Leveret

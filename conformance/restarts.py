@@ -86,25 +86,34 @@ class SharedRestart:
             self._changed.notify_all()
 
 
-def run_limited(
+def run_on_own(
     scenarios: Sequence[Scenario],
     broker: Broker,
     own: OwnBroker,
     command: str | None,
     jobs: int,
 ) -> list[Result]:
-    """Runs scenarios that name a limit, on a broker for each limit: RabbitMQ's are set while it
-    runs, others are started with it. Without fields for it in the command none are run."""
-    results = []
-    for limit in Limit:
+    """Runs scenarios that have a broker restarted, or name a limit, of this run's own broker.
+
+    RabbitMQ's limits are set while it runs. Others are started for each limit, side by side,
+    since restarts are mostly waited for; without fields for it in the command none are run.
+    """
+
+    def run_limited(limit: Limit) -> list[Result]:
         chosen = [s for s in scenarios if s.limit is limit]
         if not chosen or not can_limit(command):
-            continue
+            return []
         with _limited_broker(command, limit, own) as (limited, alarms):
             staying = [s for s in chosen if not s.restart]
-            results += run(staying, limited.address, broker, jobs, alarms)
-            results += run_restarting([s for s in chosen if s.restart], broker, limited)
-    return results
+            results = run(staying, limited.address, broker, jobs, alarms)
+            return results + run_restarting([s for s in chosen if s.restart], broker, limited)
+
+    restarting = [s for s in scenarios if s.restart and not s.limit]
+    if command is None:
+        return sum(map(run_limited, Limit), run_restarting(restarting, broker, own))
+    with ThreadPoolExecutor(len(Limit)) as pool:
+        limited = pool.map(run_limited, Limit)
+        return sum(limited, run_restarting(restarting, broker, own))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def made(name: str, limit: Limit | None, restart: Restart | None = None) -> Scen
 def test_command_gets_the_usual_limits_or_those_of_a_scenario_and_keeps_its_other_fields() -> None:
     usual = "serve --port {port} --memory 40% --free 50MB --in {folder}"
     assert command_for(COMMAND, None) == usual
-    assert command_for(COMMAND, Limit.MEMORY) == usual.replace("40%", "8MB")
+    assert command_for(COMMAND, Limit.MEMORY) == usual.replace("40%", "4MB")
     assert command_for(COMMAND, Limit.DISK) == usual.replace("50MB", "1000TB")
     assert command_for("serve {port}", Limit.MEMORY) == "serve {port}"
     assert command_for(None, Limit.MEMORY) is None
