@@ -226,13 +226,26 @@ class Reader:
 
     def _has_failed(self, unread: _UnreadError) -> None:
         number = unread.segment.header.number
-        if number not in self._failures:
-            self._failures[number] = unread.failure
+        new = unread.failure
+        known = self._failures.setdefault(number, new)
+        if known is new:
             self._tell_failures()
+        elif known.start <= new.start and new.end <= known.end:
+            # Now it is known more closely which part of that it was. It is said already.
+            self._failures[number] = new._replace(reason=known.reason)
 
     def _has_worked(self, segment: Segment, start: int, end: int) -> None:
         failure = self._failures.get(segment.header.number)
-        if failure is not None and start <= failure.start and failure.end <= end:
+        if failure is None or end <= failure.start or failure.end <= start:
+            return
+        # What is left of it at either end; what is read is seldom in the middle.
+        if start <= failure.start:
+            failure = failure._replace(start=min(end, failure.end))
+        elif failure.end <= end:
+            failure = failure._replace(end=start)
+        if failure.start < failure.end:
+            self._failures[segment.header.number] = failure
+        else:
             del self._failures[segment.header.number]
             self._tell_failures()
 

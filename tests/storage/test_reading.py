@@ -75,6 +75,31 @@ def test_what_is_before_a_bad_place_is_read(tmp_path: Path, owner: Owner, files:
     log.close()
 
 
+def test_bad_place_is_told_as_good_when_what_could_not_be_read_was_read_in_parts(
+    tmp_path: Path, owner: Owner, files: BadSector
+) -> None:
+    log = open_log(tmp_path, owner, files=files)
+    batch = b"x" * 1000
+    owner.append(log, batch)
+    start = log.segments[0].starts[0]
+    files.low, files.high = start + 510, start + 511
+    assert owner.read(log, [(1, 0, 1000)]) is None
+    [reason] = log.unreadable
+    # As who reads a record alone after it could not be read with others.
+    assert owner.read(log, [(1, 0, 500)]) == [batch[:500]]
+    assert owner.read(log, [(1, 900, 100)]) == [batch[:100]]
+    assert owner.read(log, [(1, 500, 100)]) is None
+    assert log.unreadable == [reason]
+    files.low = files.high = 0
+    assert owner.read(log, [(1, 600, 400)]) is not None
+    assert log.unreadable == [reason]
+    assert owner.read(log, [(1, 500, 60)]) is not None
+    assert log.unreadable == [reason]
+    assert owner.read(log, [(1, 560, 40)]) is not None
+    assert log.unreadable == []
+    log.close()
+
+
 def test_read_that_fails_once_is_made_good_piece_by_piece(
     tmp_path: Path, owner: Owner, files: BadSector
 ) -> None:
