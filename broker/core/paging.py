@@ -198,6 +198,8 @@ class Pager:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self.mark = int(broker.limits.memory * MARK_SHARE) or sys.maxsize
+        # Octets of memory that indexes take, which `mark` leaves room for.
+        self._index = 0
         self.open_scratch: Callable[[], Journal | None] = lambda: None
         self.scratch: Journal | None = None
         self._is_opened = False
@@ -249,9 +251,12 @@ class Pager:
             self._queues.clear()
 
     def _set_mark(self) -> None:
+        index = 0
+        for journal in self._broker.journals:
+            index += journal.index_bytes
         limit = self._broker.limits.memory
-        if limit:
-            index = sum([journal.index_bytes for journal in self._broker.journals])
+        if limit and index != self._index:
+            self._index = index
             self.mark = int(max(limit * MARK_SHARE - index, limit * MARK_SHARE_MIN))
 
     def _page_out(self) -> None:
