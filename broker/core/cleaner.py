@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STEP = 2 << 20
 """Octets of old batches that are cleaned at once, and the rest of the last of these."""
+STEP_BATCHES = 16_384
+"""Batches that go at once."""
 SLACK = 8 << 20
 """Octets that may be unwanted however little is wanted."""
 WANTED_SHARE = 0.4
@@ -79,8 +81,10 @@ class Cleaner:
     def _end_of_step(self, end: Position) -> Position:
         batches = self._journal.batches
         size, stop = 0, batches.first
+        end = min(end, stop + STEP_BATCHES)
         while stop < end and size < STEP:
-            size += batches.size(stop)
+            # What nothing is wanted of is not read.
+            size += batches.size(stop) if batches.live(stop) else 0
             stop += 1
         return stop
 

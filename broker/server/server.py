@@ -157,7 +157,8 @@ class Server:
         if is_short != self.broker.is_disk_short:
             self.broker.is_disk_short = is_short
             self.broker.note("disk_space", {"free": free, "least": least, "is_short": is_short})
-            self.flush()
+        # A log that is cleaned in steps goes on, though nobody does anything.
+        self.flush()
         self.loop.call_later(DISK_INTERVAL_S, self._watch_disk)
 
     def _follow(self, journal: Journal) -> None:

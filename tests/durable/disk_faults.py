@@ -81,7 +81,11 @@ def tell_what_is_there(queue: Queue, *, is_there: bool) -> None:
 
 
 def tell_nobody(journal: Journal) -> None:
-    journal._callbacks.clear()
+    callbacks, journal._callbacks = journal._callbacks, {}
+    for callback in [each for waiting in callbacks.values() for each in waiting]:
+        # Queues that wait, to read or to deliver, are told; clients are not.
+        if not getattr(callback, "func", callback).__module__.startswith("broker.protocol"):
+            callback(False)
     journal.on_progress()
 
 

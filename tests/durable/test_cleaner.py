@@ -294,3 +294,15 @@ def test_full_log_is_cleaned_to_the_end_though_nothing_else_happens(
         site.log.tell(1)
         site.log.answer(1)
     assert site.log.first == 5
+
+
+def test_log_of_which_nothing_is_wanted_is_cleaned_though_nobody_does_anything() -> None:
+    site = DurableSite()
+    client = site.connect()
+    declare(client, "q")
+    for _ in range(40):
+        publish_persistent(client, b"x" * 200)
+        site.settle_down()
+    client.tell(Queue.Purge, queue="q")
+    site.settle_down()
+    assert site.log.size_bytes < 1000
