@@ -40,17 +40,14 @@ MARK_LOW_SHARE = 0.9
 """Of the mark: below it all is forgotten that could be paged out. A gap, since it takes a look at
 every queue to begin anew."""
 HEAD_BYTES = 1 << 19
-"""Octets of ready messages that a queue keeps in memory to deliver from; the next ones are read
-when there are less."""
+"""Octets of ready messages that a queue keeps in memory to deliver from."""
 AHEAD_HEADS = 4
-"""So many of them are read ahead while messages are delivered: a thread that reads beside a busy
-loop waits for the interpreter again and again, so that what it reads comes milliseconds later."""
+"""So many of these a queue has while it delivers; where there is less, the next ones are read. What
+is read comes milliseconds later: the thread that reads and the loop wait for each other's turns."""
 AHEAD_SHARE = 1.25
-"""Of the mark: above it only one is."""
+"""Of the mark: above it a queue that delivers has one of them only."""
 HEAD_BYTES_MIN = 1 << 14
 """The same where there are so many queues that their heads would take all memory."""
-FETCH_BYTES = 1 << 20
-"""Octets that are read at once, if the queue has as many."""
 FETCH_RUNS = 1024
 """Runs that are read at once."""
 STEP_BYTES = 2 << 20

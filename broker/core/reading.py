@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.core.lasting import Lasting
     from broker.core.queue import Queue
 
-FETCH_BYTES = 1 << 20
+FETCH_BYTES = 1 << 21
 """Octets that are read at once, if the queue has as many."""
 Span = tuple[Location, list[Run]]
 """Where records are that lie one behind the other, and which of their messages are wanted."""
@@ -66,7 +66,8 @@ def fetch(queue: Queue, octets: int = 0) -> None:
 
 
 def _octets_at_once(queue: Queue) -> int:
-    return min(FETCH_BYTES, 2 * queue.broker.pager.head_bytes)
+    pager = queue.broker.pager
+    return min(FETCH_BYTES, max(2 * pager.head_bytes, pager.ahead_bytes))
 
 
 def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
