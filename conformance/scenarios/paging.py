@@ -112,6 +112,7 @@ def messages_are_counted_wherever_they_are(s: Session) -> None:
     check_equal(other.message_count(queue), COUNT + 5 - _HALF, "messages that are left")
     purged = other.call("queue.purge", queue=queue)["message_count"]
     check_equal(purged, COUNT + 5 - _HALF, "messages purged")
+    check_equal(other.message_count(queue), 0, "messages after the purge")
 
 
 @_paging("paging.unacked", covers=["paging:unacked"])
@@ -164,11 +165,14 @@ def a_purged_backlog_is_counted_and_makes_room(s: Session) -> None:
     channel.get(queue, no_ack=False)
     purged = channel.call("queue.purge", queue=queue)["message_count"]
     check_equal(purged, COUNT - 1, "messages purged")
+    check_equal(channel.message_count(queue), 0, "messages after the purge")
     publish_bodies(channel, range(COUNT + 1, 2 * COUNT + 1), queue)
+    check_equal(channel.message_count(queue), COUNT, "messages published anew")
     channel.send("basic.nack", delivery_tag=1, requeue=True)
-    channel.consume(queue, no_ack=True)
-    expect_numbers(channel, [1], redelivered=True)
-    expect_numbers(channel, range(COUNT + 1, 2 * COUNT + 1))
+    found = channel.get(queue)
+    assert found is not None
+    check_equal((number_of(found), found["redelivered"]), (1, True), "message that was not ready")
+    drain(channel, queue, range(COUNT + 1, 2 * COUNT + 1))
 
 
 @_paging("paging.delete", covers=["paging:purge"])
