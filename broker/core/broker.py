@@ -289,8 +289,8 @@ class Broker:
 
     def alarms(self) -> list[str]:
         """What there is too little of, so that publishers must wait: memory, disk."""
-        names = ["memory"] if self.check_memory() else []
-        return [*names, "disk"] if self.is_disk_short or self._is_log_full() else names
+        names = ["disk"] if self.is_disk_short or self._is_log_full() else []
+        return [*names, "memory"] if self.check_memory() else names
 
     def has_alarm(self) -> bool:
         """Whether publishers must wait."""
