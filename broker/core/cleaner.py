@@ -44,11 +44,17 @@ class Cleaner:
 
     def run(self) -> None:
         """Begins a step, if one is due and none is under way."""
-        journal = self._journal
-        while not self._is_reading and not journal.has_failed:
-            is_full = journal.log.state is LogState.FULL
+        batches = self._journal.batches
+        log = self._journal.log
+        is_due = batches.total_bytes > 2 * batches.live_bytes + SLACK
+        if (is_due or log.state is LogState.FULL) and not self._journal.has_failed:
+            self._run()
+
+    def _run(self) -> None:
+        while not self._is_reading:
+            is_full = self._journal.log.state is LogState.FULL
             stop = self._end_of_step(self._end(is_full=is_full))
-            if stop <= journal.batches.first:
+            if stop <= self._journal.batches.first:
                 return
             self._clean(stop)
             if not is_full:

@@ -197,6 +197,7 @@ class Pager:
         self.mark = int(broker.limits.memory * MARK_SHARE) or sys.maxsize
         # Octets of memory that indexes take, which `mark` leaves room for.
         self._index = 0
+        self._least_mark = int(broker.limits.memory * MARK_SHARE_MIN) or sys.maxsize
         self.open_scratch: Callable[[], Journal | None] = lambda: None
         self.scratch: Journal | None = None
         self._is_opened = False
@@ -240,6 +241,8 @@ class Pager:
     def run(self) -> None:
         """One turn: pages out, if memory is short."""
         broker = self._broker
+        if broker.memory_used < self._least_mark and not self._is_paging:
+            return
         self._set_mark()
         if broker.memory_used > self.mark:
             self._page_out()
