@@ -61,8 +61,8 @@ class Recovery:
 
     def _queue(self, queue_id: int) -> Lasting:
         queue = self._queues.get(queue_id)
-        self._seen = max(self._seen, queue_id)
         if queue is None:
+            self._seen = max(self._seen, queue_id)
             queue = self._queues[queue_id] = Lasting(self._journal, queue_id)
         return queue
 

@@ -99,10 +99,18 @@ class StoredRuns:
 
     def add(self, run: Run) -> None:
         """Messages were stored whose numbers are above all that are here."""
-        for values, value in zip(self._columns, run, strict=True):
-            values.append(value)
-        self._live.append(run.total)
-        self.count += run.total
+        # Written out: a loop takes twice as long, and a start does this for each record.
+        first, total, position, offset, size, skipped, share = run
+        firsts, totals, positions, offsets, sizes, skips, shares = self._columns
+        firsts.append(first)
+        totals.append(total)
+        positions.append(position)
+        offsets.append(offset)
+        sizes.append(size)
+        skips.append(skipped)
+        shares.append(share)
+        self._live.append(total)
+        self.count += total
         self._grown(RUN_BYTES)
 
     def settle(self, first: int, count: int) -> None:
