@@ -113,6 +113,7 @@ class Cleaner:
             self._journal.end_changes()
             for (position, _, _), batch in zip(locations, pieces, strict=True):
                 self._store_anew(position, batch)
+            self._journal.end_moves()
             self._let_go(stop)
             self._journal.on_progress()
 

@@ -62,6 +62,7 @@ class Journal:
         self._pending: list[bytes] = []
         self._under_way: deque[Position] = deque()
         self._settled: dict[Lasting, list[int]] = {}
+        self._moved: dict[Lasting, list[Run]] = {}
         self._delivered: dict[int, int] = {}
         self._callbacks: dict[Position, list[Callable[[bool], None]]] = {}
         self.cleaner = Cleaner(self)
@@ -104,9 +105,17 @@ class Journal:
     def store_anew(
         self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
     ) -> None:
-        """Writes messages again that are numbered from `firsts` on in these queues."""
+        """Writes messages again that are numbered from `firsts` on in these queues, which know of
+        it after `end_moves`."""
         for queue, run in zip(queues, self._store(queues, firsts, messages), strict=True):
-            queue.stored.move(run)
+            self._moved.setdefault(queue, []).append(run)
+
+    def end_moves(self) -> None:
+        """What was written again is found in its new places: of each queue all at once, since it
+        takes a look at the index behind them."""
+        moved, self._moved = self._moved, {}
+        for queue, runs in moved.items():
+            queue.stored.insert_all(sorted(runs))
 
     def _store(
         self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]

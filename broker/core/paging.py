@@ -136,9 +136,17 @@ class Paged:
     def drop(self, octets: int) -> int:
         """Lets those of the tail go that can be read again, of about so many octets, and returns
         how many octets of memory that were."""
+        size = 0
+        while self.tail and size < octets:
+            # What is settled between them ends what goes at once.
+            dropped = self._drop_some(octets - size)
+            if not dropped:
+                break
+            size += dropped
+        return size
+
+    def _drop_some(self, octets: int) -> int:
         tail = self.tail
-        if not tail:
-            return 0
         first = tail[0][NUMBER]
         end = self._durable_stop(first, min(tail[-1][NUMBER] + 1, first + DROP_MAX))
         if not self.count:

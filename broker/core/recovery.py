@@ -31,6 +31,8 @@ class Recovery:
         self._queues: dict[int, Lasting] = {}
         self._definitions: dict[Hashable, tuple[Kind, bytes, Position]] = {}
         self._position = log.first
+        # Messages that were stored anew, in ascending order, and are not in their places yet.
+        self._anew: dict[Lasting, list[Run]] = {}
         # The highest id of a queue in the log.
         self._seen = 0
         self._batch = b""
@@ -47,6 +49,8 @@ class Recovery:
             except ValueError as error:
                 # Whole, but written by a version that knows more kinds of records.
                 raise LogDamagedError(f"batch {position} cannot be understood: {error}") from None
+        for queue in list(self._anew):
+            self._end_inserts(queue)
 
     def _read_batch(self, position: Position, batch: bytes) -> None:
         self._position, self._batch = position, batch
@@ -77,11 +81,26 @@ class Recovery:
                 queue.stored.add(run)
                 queue.next_number = run.stop
             else:
-                queue.stored.insert(run)
+                self._insert(queue, run)
+
+    def _insert(self, queue: Lasting, run: Run) -> None:
+        """Messages that were stored anew: many come one behind the other, and go to their places
+        at once."""
+        runs = self._anew.setdefault(queue, [])
+        if runs and run.first < runs[-1].stop:
+            self._end_inserts(queue)
+            runs = self._anew[queue] = []
+        runs.append(run)
+
+    def _end_inserts(self, queue: Lasting) -> None:
+        runs = self._anew.pop(queue, None)
+        if runs:
+            queue.stored.insert_all(runs)
 
     def _read_settled(self, at: int, end: int) -> None:
         queue_id, ranges = records.read_settled(self._batch, at)
         queue = self._queue(queue_id)
+        self._end_inserts(queue)
         for first, count in ranges:
             queue.stored.settle(first, count)
 
@@ -117,6 +136,7 @@ class Recovery:
     def _drop_queue(self, queue_id: int) -> None:
         queue = self._queues.pop(queue_id, None)
         if queue is not None:
+            self._end_inserts(queue)
             self._journal.forget(queue)
 
     def into(self, broker: Broker) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import compress
 from operator import mul
 from typing import NamedTuple
@@ -60,6 +60,23 @@ class Run(NamedTuple):
 
 
 _FIRST, _TOTAL, _POSITION, _, _, _SKIPPED, _SHARE = range(len(Run._fields))
+
+
+class _Columns(NamedTuple):
+    """Runs and how much of each is live, in columns."""
+
+    values: list[array[int]]
+    live: array[int]
+
+    def add(self, run: Run, live: int) -> None:
+        for values, value in zip(self.values, run, strict=True):
+            values.append(value)
+        self.live.append(live)
+
+    def copy(self, columns: list[array[int]], live: array[int], low: int, high: int) -> None:
+        for values, others in zip(self.values, columns, strict=True):
+            values.extend(others[low:high])
+        self.live.extend(live[low:high])
 
 
 class StoredRuns:
@@ -237,13 +254,11 @@ class StoredRuns:
                     yield run
 
     def durable_stop(self, first: int, stop: int, durable: int) -> int:
-        """The number up to which everything from `first` on, but not beyond `stop`, can be read
-        from the log: it is stored, not settled, and in a batch up to `durable`."""
+        """The number up to which everything from `first` on, but not beyond `stop`, is in the log
+        in a batch up to `durable`: what is not settled of it can be read."""
         number = first
         for run in self.runs_from(first, stop):
             if run.first > number or run.position > durable:
-                break
-            if self._settled and not self._settled.isdisjoint(range(number, run.stop)):
                 break
             number = run.stop
         return min(number, stop)
@@ -282,54 +297,61 @@ class StoredRuns:
             return list(numbers)
         return [number for number in numbers if number not in self._settled]
 
-    def move(self, new: Run) -> None:
-        """Messages were stored anew, elsewhere: their old places are not wanted any more. None of
-        them may be settled, and all must be here."""
-        number = new.first
-        while number < new.stop:
-            old = self.find(number)
-            assert old is not None
-            end = min(new.stop, old.stop)
-            self._replace(old, new.part(number, end))
-            number = end
+    def insert_all(self, news: Sequence[Run]) -> None:
+        """Messages were stored anew, elsewhere, or come back with a log that is read again: their
+        old places, if there are any, are not wanted any more. The runs are in ascending order
+        and share no number. Each run that they touch is looked at once, and all others are moved
+        once."""
+        low = max(self._start, self._place(news[0].first))
+        high = bisect_left(self._firsts, news[-1].stop, low)
+        made = _Columns([array(code) for code in _TYPES], array("I"))
+        at = low
+        rest: Run | None = None
+        for new in news:
+            if rest is not None and rest.first < new.first:
+                self._keep(made, rest.part(rest.first, min(rest.stop, new.first)))
+                rest = rest.part(new.first, rest.stop) if rest.stop > new.first else None
+            if rest is None:
+                before = bisect_left(self._firsts, new.first, at, high)
+                if before > at and self._live[before - 1]:
+                    last = self._run(before - 1)
+                    if last.stop > new.first:
+                        made.copy(self._columns, self._live, at, before - 1)
+                        self._keep(made, last.part(last.first, new.first))
+                        rest = last.part(new.first, last.stop)
+                        at = before
+                made.copy(self._columns, self._live, at, before)
+                at = max(at, before)
+            while rest is not None or (at < high and self._firsts[at] < new.stop):
+                if rest is None:
+                    self._empty -= not self._live[at]
+                    rest = self._run(at) if self._live[at] else None
+                    at += 1
+                    continue
+                end = min(rest.stop, new.stop)
+                count = len(self.unsettled(rest.part(rest.first, end)))
+                self._freed(rest.position, rest.share * count)
+                self.count -= count
+                if end < rest.stop:
+                    rest = rest.part(end, rest.stop)
+                    break
+                rest = None
+            if self._settled:
+                self._forget_settled(new.first, new.stop)
+            made.add(new, new.total)
+            self.count += new.total
+        if rest is not None:
+            self._keep(made, rest)
+        made.copy(self._columns, self._live, at, high)
+        self._grown((len(made.live) - (high - low)) * RUN_BYTES)
+        for values, made_values in zip(self._columns, made.values, strict=True):
+            values[low:high] = made_values
+        self._live[low:high] = made.live
 
-    def insert(self, new: Run) -> None:
-        """What `add` and `move` do, whichever it is: for reading a log again, in which messages
-        that were stored anew may have lost their old places."""
-        number = new.first
-        while number < new.stop:
-            old = self.find(number)
-            if old is not None:
-                end = min(new.stop, old.stop)
-                self._replace(old, new.part(number, end))
-            else:
-                place = self._place(number) + 1
-                end = min([new.stop, *self._firsts[place : place + 1]])
-                self._insert_at(place, new.part(number, end))
-            number = end
-
-    def _insert_at(self, place: int, run: Run) -> None:
-        for values, value in zip(self._columns, run, strict=True):
-            values.insert(place, value)
-        self._live.insert(place, run.total)
-        self.count += run.total
-        self._grown(RUN_BYTES)
-
-    def _replace(self, old: Run, new: Run) -> None:
-        """Puts `new` in the place of these messages of `old`, and keeps what is beside them."""
-        place = self._place(old.first)
-        parts = [new]
-        if old.first < new.first:
-            parts.insert(0, old.part(old.first, new.first))
-        if new.stop < old.stop:
-            parts.append(old.part(new.stop, old.stop))
-        for column, values in enumerate(self._columns):
-            values[place : place + 1] = array(values.typecode, [part[column] for part in parts])
-        lives = array("I", [len(self.unsettled(part)) for part in parts])
-        self._live[place : place + 1] = lives
-        self._grown((len(parts) - 1) * RUN_BYTES)
-        self._freed(old.position, old.share * new.total)
-        for part, live in zip(parts, lives, strict=True):
-            if not live:
-                self._empty += 1
-                self._forget_settled(part.first, part.stop)
+    def _keep(self, made: _Columns, part: Run) -> None:
+        """What is left of a run beside what was stored anew."""
+        live = len(self.unsettled(part))
+        if live:
+            made.add(part, live)
+        else:
+            self._forget_settled(part.first, part.stop)

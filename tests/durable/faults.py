@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from broker.core import definitions, reading, records
@@ -92,15 +92,15 @@ each_record = records.each
 put = Journal.put
 declare_ok = methods_queue._declare_ok
 free = Batches.free
-insert = StoredRuns.insert
+insert_all = StoredRuns.insert_all
 settled = records.settled
 key_of = definitions.key_of
 delivered = records.delivered
 
 
-def insert_and_hold(stored: StoredRuns, run: Run) -> None:
-    insert(stored, run)
-    stored._freed(run.position, -run.share)
+def insert_and_hold(stored: StoredRuns, runs: Sequence[Run]) -> None:
+    insert_all(stored, runs)
+    stored._freed(runs[0].position, -runs[0].share)
 
 
 def answer_at_once(channel: Channel, method: Any, *, lasts: bool) -> None:
@@ -140,7 +140,7 @@ FAULTS: dict[str, Fault] = {
     "what is stored anew counts in both places": Fault(
         "live bytes",
         StoredRuns,
-        "insert",
+        "insert_all",
         insert_and_hold,
     ),
     "a message that comes back goes to the end": Fault(

@@ -356,3 +356,29 @@ def test_index_of_what_is_paged_out_counts_as_memory(site: DurableSite, client: 
     assert site.broker.journal is not None
     assert site.broker.journal.index_bytes > LIMIT // 2
     assert used > LIMIT
+
+
+def test_message_that_was_settled_between_others_does_not_end_paging(
+    site: DurableSite, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart a short queue is read as a whole, with a gap in it."""
+    declare(client, "q", durable=True)
+    made = bodies(0, 60)
+    client.feed(b"".join(publish_octets(body, key="q", **PERSISTENT) for body in made))
+    site.settle_down()
+    client.tell(Basic.Consume, 2, queue="q")
+    site.settle_down()
+    client.tell(Basic.Ack, 2, delivery_tag=31)
+    site.settle_down()
+    del made[30]
+    monkeypatch.setattr(reading, "FETCH_BYTES", 100_000)
+    monkeypatch.setattr(paging, "HEAD_BYTES", 25_000)
+    site = DurableSite(site.log.crashed(), memory=LIMIT)
+    client = site.connect(channels=2)
+    client.tell(Basic.Get, 1, queue="q")
+    site.settle_down()
+    monkeypatch.setattr(paging, "HEAD_BYTES", HEAD)
+    made += fill(client, "q", 60, 300, lasts=True)
+    assert not site.broker.blocked
+    assert site.broker.memory_used < LIMIT
+    assert consume(client, "q") == made[1:]

@@ -77,16 +77,20 @@ class StoredMachine(RuleBasedStateMachine):
         if numbers:
             self.settle(numbers[len(numbers) * share // 100], count)
 
-    @rule(share=st.integers(0, 99), most=st.integers(1, 12))
-    def move(self, share: int, most: int) -> None:
+    @rule(share=st.integers(0, 99), most=st.integers(1, 12), runs=st.integers(1, 4))
+    def store_anew(self, share: int, most: int, runs: int) -> None:
         numbers = sorted(self.model)
-        if not numbers:
-            return
-        first = numbers[len(numbers) * share // 100]
-        total = 1
-        while total < most and first + total in self.model:
-            total += 1
-        self.stored.move(self.make(first, total))
+        rest = numbers[len(numbers) * share // 100 :]
+        made: list[Run] = []
+        while rest and len(made) < runs:
+            first, total = rest[0], 1
+            while total < most and first + total in self.model:
+                total += 1
+            made.append(self.make(first, total))
+            # The next one is right behind it, or somewhere else.
+            rest = [number for number in rest if number >= first + total][runs % 3 :]
+        if made:
+            self.stored.insert_all(made)
 
     @precondition(lambda self: self.next_number > 1)
     @rule(share=st.integers(0, 99), total=st.integers(1, 12))
@@ -106,8 +110,8 @@ class StoredMachine(RuleBasedStateMachine):
         # Those written anew come behind, also before all others; some of them twice.
         for first, count in zip(*ranges(sorted(late)), strict=True):
             if count % 2:
-                again.insert(self.make(first, count))
-            again.insert(self.make(first, count))
+                again.insert_all([self.make(first, count)])
+            again.insert_all([self.make(first, count)])
         assert +held or not self.model
         self.stored = again
 
