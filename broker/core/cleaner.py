@@ -26,6 +26,10 @@ STEP = 2 << 20
 """Octets of old batches that are cleaned at once, and the rest of the last of these."""
 STEP_BATCHES = 16_384
 """Batches that go at once."""
+STEP_MIN = 1 << 16
+"""Octets of a step where messages are so small that more would keep the loop for long."""
+STEP_RUNS = 200
+"""Runs that a step should store anew, one way or the other: each takes some 50 us."""
 SLACK = 8 << 20
 """Octets that may be unwanted however little is wanted."""
 WANTED_SHARE = 0.4
@@ -39,6 +43,8 @@ class Cleaner:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._is_reading = False
+        # Octets of the next step, by how many runs the last ones stored anew.
+        self._step = STEP_MIN
         # What has to go from a full log is cleaned up to here.
         self._full_stop: Position = 0
 
@@ -88,7 +94,7 @@ class Cleaner:
         batches = self._journal.batches
         size, stop = 0, batches.first
         end = min(end, stop + STEP_BATCHES)
-        while stop < end and size < STEP:
+        while stop < end and size < min(self._step, STEP):
             # What nothing is wanted of is not read.
             size += batches.size(stop) if batches.live(stop) else 0
             stop += 1
@@ -113,11 +119,15 @@ class Cleaner:
             self._journal.end_changes()
             for (position, _, _), batch in zip(locations, pieces, strict=True):
                 self._store_anew(position, batch)
-            self._journal.end_moves()
+            self._set_step(self._journal.end_moves())
             self._let_go(stop)
             self._journal.on_progress()
 
         self._journal.log.read(locations, done)
+
+    def _set_step(self, runs: int) -> None:
+        fitting = self._step * STEP_RUNS // max(runs, 1)
+        self._step = max(STEP_MIN, min(fitting, 2 * self._step, STEP))
 
     def _store_anew(self, position: Position, batch: bytes) -> None:
         """Writes what is still wanted of the messages in this batch again."""

@@ -110,12 +110,13 @@ class Journal:
         for queue, run in zip(queues, self._store(queues, firsts, messages), strict=True):
             self._moved.setdefault(queue, []).append(run)
 
-    def end_moves(self) -> None:
+    def end_moves(self) -> int:
         """What was written again is found in its new places: of each queue all at once, since it
-        takes a look at the index behind them."""
+        takes a look at the index behind them. Returns how many runs that were."""
         moved, self._moved = self._moved, {}
         for queue, runs in moved.items():
             queue.stored.insert_all(sorted(runs))
+        return sum(map(len, moved.values()))
 
     def _store(
         self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from broker.core import cleaner, paging, records
+from broker.core.cleaner import Cleaner
 from broker.core.lasting import AHEAD, Lasting
 from broker.core.records import Kind
 from broker.storage.log import LogState
@@ -306,3 +307,23 @@ def test_log_of_which_nothing_is_wanted_is_cleaned_though_nobody_does_anything()
     client.tell(Queue.Purge, queue="q")
     site.settle_down()
     assert site.log.size_bytes < 1000
+
+
+def test_step_is_shorter_where_much_is_stored_anew_and_grows_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cleaner, "STEP", 1000)
+    monkeypatch.setattr(cleaner, "STEP_MIN", 100)
+    step = Cleaner(DurableSite().journal)
+    for _ in range(5):
+        step._set_step(1)
+    assert step._step == 1000
+    step._set_step(cleaner.STEP_RUNS * 4)
+    assert step._step == 250
+    step._set_step(cleaner.STEP_RUNS * 10)
+    assert step._step == 100
+    step._set_step(0)
+    assert step._step == 200
+    for _ in range(5):
+        step._set_step(1)
+    assert step._step == 1000
