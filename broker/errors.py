@@ -85,3 +85,8 @@ def queue_title(name: str, vhost: str) -> str:
 def exchange_title(name: str, vhost: str) -> str:
     """How RabbitMQ writes an exchange in reply texts."""
     return f"exchange '{name}' in vhost '{vhost}'"
+
+
+def storage_failed(reason: str, method_index: int | None = None) -> AMQPError:
+    """What cannot be made durable any more is answered with; 0 names no method."""
+    return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}", method_index)

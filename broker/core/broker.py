@@ -17,7 +17,7 @@ from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplySink
 from broker.core.users import Permission, User, authenticate, hash_password
 from broker.core.vhost import VHost
-from broker.errors import AMQPError, ReplyCode
+from broker.errors import AMQPError, ReplyCode, storage_failed
 from broker.storage.log import LogState
 from broker.wire.frames import FRAME_MAX_SIZE
 
@@ -147,25 +147,21 @@ class Broker:
 
     def check_can_change(self) -> None:
         """Before what lasts is defined or deleted: INTERNAL_ERROR if that would not last."""
-        if self.has_failed:
-            raise self._storage_failed()
+        journal = self.journal
+        if journal is not None and journal.has_failed:
+            raise storage_failed(journal.log.reason)
 
     def check_is_kept(self, definition: Definition) -> None:
         """Something that lasts is there already: INTERNAL_ERROR if the log may not know of it."""
         journal = self.journal
         if journal is not None and journal.has_failed and definition.key in journal.in_doubt:
-            raise self._storage_failed()
+            raise storage_failed(journal.log.reason)
 
     def check_is_gone(self) -> None:
         """Something is not there: INTERNAL_ERROR if the log may still know of it."""
         journal = self.journal
         if journal is not None and journal.has_failed and journal.has_lost_deletion:
-            raise self._storage_failed()
-
-    def _storage_failed(self) -> AMQPError:
-        assert self.journal is not None
-        reason = self.journal.log.reason
-        return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}")
+            raise storage_failed(journal.log.reason)
 
     # Virtual hosts and users
 
@@ -288,7 +284,7 @@ class Broker:
     # Memory
 
     def alarms(self) -> list[str]:
-        """What there is too little of, so that publishers must wait: memory, disk."""
+        """What there is too little of, so that publishers must wait: disk, memory."""
         names = ["disk"] if self.is_disk_short or self._is_log_full() else []
         return [*names, "memory"] if self.check_memory() else names
 

@@ -50,11 +50,15 @@ class Cleaner:
 
     def run(self) -> None:
         """Begins a step, if one is due and none is under way."""
-        batches = self._journal.batches
-        log = self._journal.log
-        is_due = batches.total_bytes > 2 * batches.live_bytes + SLACK
-        if (is_due or log.state is LogState.FULL) and not self._journal.has_failed:
+        journal = self._journal
+        if (self._is_due or journal.log.state is LogState.FULL) and not journal.has_failed:
             self._run()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether less than half of the log is wanted."""
+        batches = self._journal.batches
+        return batches.total_bytes > 2 * batches.live_bytes + SLACK
 
     def _run(self) -> None:
         while not self._is_reading:
@@ -69,13 +73,11 @@ class Cleaner:
 
     def _end(self, *, is_full: bool) -> Position:
         """What is to be cleaned ends here."""
-        batches = self._journal.batches
-        is_due = batches.total_bytes > 2 * batches.live_bytes + SLACK
         if is_full:
-            return self._end_while_full(is_due=is_due)
-        return self._journal.durable + 1 if is_due else batches.first
+            return self._end_while_full()
+        return self._journal.durable + 1 if self._is_due else self._journal.batches.first
 
-    def _end_while_full(self, *, is_due: bool) -> Position:
+    def _end_while_full(self) -> Position:
         """Where that ends which has to go for room to come back; nowhere, if it cannot go."""
         journal = self._journal
         stop, octets = journal.log.oldest
@@ -85,7 +87,7 @@ class Cleaner:
         if stop != self._full_stop:
             live = journal.batches.live_before(stop)
             room = journal.log.room_bytes - journal.waiting_bytes - STEP
-            if live > room or (live > octets * WANTED_SHARE and not is_due):
+            if live > room or (live > octets * WANTED_SHARE and not self._is_due):
                 return first
             self._full_stop = stop
         return stop

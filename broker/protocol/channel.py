@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from broker.core.consumer import BATCH_MAX, Consumer
 from broker.core.message import ORIGIN, Entry, Message, content_for, framing
 from broker.core.queue import Queue
+from broker.errors import storage_failed
 from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
 from broker.protocol.refusal import RefusedLook, RefusedTags
 from broker.protocol.states import ConnectionState
 from broker.protocol.transaction import Transaction
 from broker.protocol.unacked import Group, Unacked
-from broker.protocol.waiting import storage_failed, wait
+from broker.protocol.waiting import wait
 from broker.wire.frames import FRAME_HEADER, HEADER, METHOD
 from broker.wire.methods import Method, commands, encode_method, make, shortstr
 
@@ -329,7 +330,7 @@ class Channel:
         if position <= journal.durable:
             self.send(method)
         elif journal.has_failed:
-            raise storage_failed(journal.log.reason)
+            raise storage_failed(journal.log.reason, 0)
         else:
             journal.when_durable(position, wait(self, lambda: self.send(method)))
 

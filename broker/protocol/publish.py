@@ -14,9 +14,8 @@ from broker.core.exchange import Exchange
 from broker.core.message import ORIGIN, PERSISTENT, Message, Origin, make_origin, size_of
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
-from broker.errors import AMQPError, ReplyCode, exchange_title
+from broker.errors import AMQPError, ReplyCode, exchange_title, storage_failed
 from broker.protocol.assembly import PUBLISH
-from broker.protocol.waiting import storage_failed
 from broker.wire import properties
 from broker.wire.frames import CONTENT_HEADER
 from broker.wire.methods import commands, decode_method, shortstr
@@ -255,7 +254,7 @@ def _write(channel: Channel, queues: list[Queue], messages: list[Message]) -> No
     if not journal.has_failed:
         journal.put(lasting, firsts, messages)
     elif not channel.is_confirming:
-        raise storage_failed(journal.log.reason)
+        raise storage_failed(journal.log.reason, 0)
     channel.written_to = journal.position
 
 

@@ -47,8 +47,9 @@ class Transaction:
 
     def publish(self, route: Route, messages: list[Message], queues: list[Queue] | None) -> None:
         """Keeps messages for the commit. Raises AMQPError if that becomes too much for one."""
+        size = size_of(messages)
         if messages[0][ORIGIN][PERSISTENT]:
-            self.lasting_bytes += size_of(messages)
+            self.lasting_bytes += size
             if self.lasting_bytes > LASTING_BYTES_MAX:
                 raise AMQPError(
                     ReplyCode.PRECONDITION_FAILED,
@@ -58,7 +59,7 @@ class Transaction:
                 )
         self.publishes += [(route, message, queues) for message in messages]
         # Counted for each queue, as they will be after the commit.
-        size = size_of(messages) * max(1, len(queues or ()))
+        size *= max(1, len(queues or ()))
         self.size += size
         self._broker.memory_used += size
 

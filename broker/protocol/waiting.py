@@ -6,17 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.errors import AMQPError, ReplyCode
+from broker.errors import AMQPError, ReplyCode, storage_failed
 from broker.protocol.states import ConnectionState
 
 if TYPE_CHECKING:
     from broker.protocol.channel import Channel
     from broker.protocol.connection import Connection
-
-
-def storage_failed(reason: str) -> AMQPError:
-    """What cannot be made durable any more is answered with."""
-    return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}", 0)
 
 
 def wait(
@@ -54,7 +49,7 @@ def _error(connection: Connection) -> AMQPError:
     """Why it never comes: nothing is durable any more, or it cannot be read."""
     journal = connection.broker.journal
     if journal is not None and journal.has_failed:
-        return storage_failed(journal.log.reason)
+        return storage_failed(journal.log.reason, 0)
     lines = [line for each in connection.broker.journals for line in each.log.unreadable]
     # The newest one: what else there is, is in the broker's log.
     reason = f": {lines[-1]}" if lines else ""

@@ -10,9 +10,9 @@ from broker.core.journal import Journal
 from broker.core.message import Entry
 from broker.core.paging import Paged
 from broker.core.queue import Queue
+from broker.errors import storage_failed
 from broker.protocol.channel import Channel
 from broker.protocol.connection import Connection
-from broker.protocol.waiting import storage_failed
 from tests.durable.faults import Fault
 
 page_in = reading._page_in
@@ -106,7 +106,7 @@ def note_what_is_kept(channel: Channel) -> None:
 def refuse_after_a_failure(channel: Channel, method: Any, *, lasts: bool) -> None:
     journal = channel.connection.broker.journal
     if journal is not None and journal.has_failed:
-        raise storage_failed(journal.log.reason)
+        raise storage_failed(journal.log.reason, 0)
     answer(channel, method, lasts=lasts)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core.exchange import check_type
 from broker.errors import AMQPError, ReplyCode, exchange_title
-from broker.protocol.methods.queue import ends_last, unbind_ends
+from broker.protocol.bindings import ends_last, unbind_ends
 from broker.protocol.names import (
     check_any_permission,
     check_not_default,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from broker.core.exchange import Destination, Exchange
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode, queue_title
+from broker.protocol.bindings import ends_last, unbind_ends
 from broker.protocol.names import (
     check_any_permission,
     check_not_default,
@@ -96,7 +96,7 @@ def bind(channel: Channel, method: commands.Queue.Bind) -> None:
     queue = vhost.get_queue(name, channel.connection)
     vhost.bind(source, queue, key, cast(Table, method.arguments))
     if not method.nowait:
-        channel.answer(commands.Queue.BindOk(), lasts=source.durable and queue.durable)
+        channel.answer(commands.Queue.BindOk(), lasts=ends_last(source, queue))
 
 
 def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
@@ -110,25 +110,6 @@ def unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
     source, queue = vhost.exchanges.get(exchange), vhost.queues.get(name)
     unbind_ends(channel, source, queue, key, cast(Table, method.arguments))
     channel.answer(commands.Queue.UnbindOk(), lasts=ends_last(source, queue))
-
-
-def unbind_ends(
-    channel: Channel,
-    source: Exchange | None,
-    destination: Destination | None,
-    key: str,
-    arguments: Table,
-) -> None:
-    """Takes a binding away, if there is one; INTERNAL_ERROR if the log may go on having it."""
-    if source is not None and destination is not None:
-        channel.vhost.unbind(source, destination, key, arguments, channel.connection)
-    if ends_last(source, destination):
-        channel.connection.broker.check_is_gone()
-
-
-def ends_last(source: Exchange | None, destination: Destination | None) -> bool:
-    """Whether a binding between these lasts, or may have when they were there."""
-    return all(end is None or end.durable for end in (source, destination))
 
 
 def _bound(
