@@ -40,7 +40,7 @@ def fetch(queue: Queue, octets: int = 0) -> None:
     if paged is None or paged.is_reading:
         return
     if not paged.count:
-        _page_in(queue, paged, [])
+        _page_in(queue, paged, [], 0)
         return
     store, runs = paged.next_runs(octets or _octets_at_once(queue))
     journal = store.journal
@@ -95,21 +95,25 @@ def _spans(runs: list[Run]) -> list[Span]:
 
 def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span, bytes]]) -> None:
     entries: list[Entry] = []
+    size = 0
     for ((_, start, _), runs), octets in read:
         for run in runs:
-            messages = records.read_put(octets, run.offset - start).messages(octets)
+            put = records.read_put(octets, run.offset - start)
             first, stop = max(run.first, paged.first), min(run.stop, paged.stop)
             if first < stop:
                 at = run.skipped + first - run.first
-                entries += store.entries(first, messages[at : at + stop - first])
+                some = store.entries(first, put.messages(octets)[at : at + stop - first])
+                entries += some
+                # What is known need not be looked up in each message.
+                size += put.memory if len(some) == len(put.sizes) else entries_size(some)
                 paged.first = stop
     paged.count -= len(entries)
-    _page_in(queue, paged, entries)
+    _page_in(queue, paged, entries, size)
 
 
-def _page_in(queue: Queue, paged: Paged, entries: list[Entry]) -> None:
-    """Ready messages were read again, the next ones behind those in memory."""
-    size = entries_size(entries)
+def _page_in(queue: Queue, paged: Paged, entries: list[Entry], size: int) -> None:
+    """Ready messages, of `size` octets of memory, were read again: the next ones behind those in
+    memory."""
     queue.ready.extend(entries)
     queue.ready_bytes += size
     queue.broker.memory_used += size

@@ -18,10 +18,11 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
-from broker.core.message import PERSISTENT, Message, Origin, make_origin
+from broker.core.message import MESSAGE_OVERHEAD, PERSISTENT, Message, Origin, make_origin
 from broker.wire.table import Table, decode_table
 
 HEAD = struct.Struct("<BI")
@@ -80,11 +81,22 @@ class Put(NamedTuple):
 
     def messages(self, batch: bytes) -> list[Message]:
         """The messages; `batch` is what the record was read from."""
-        ends = list(accumulate(self.sizes, initial=self.contents_at))
-        return [
-            (batch[start:end], header_size, self.origin, self.framing)
-            for start, end, header_size in zip(ends, ends[1:], self.header_sizes, strict=False)
-        ]
+        contents = _cutter(self.sizes.tobytes()).unpack_from(batch, self.contents_at)
+        columns = contents, self.header_sizes, repeat(self.origin), repeat(self.framing)
+        return list(zip(*columns))  # noqa: B905  # two of them never end
+
+    @property
+    def memory(self) -> int:
+        """Octets of memory that the messages count for (`message.size_of`)."""
+        return sum(self.sizes) + MESSAGE_OVERHEAD * len(self.sizes)
+
+
+@lru_cache(maxsize=64)
+def _cutter(sizes: bytes) -> struct.Struct:
+    """Cuts octets into pieces of these sizes, a column of them: in half the time of a slice for
+    each, where many records look alike."""
+    column_of_sizes = array("I", sizes)
+    return struct.Struct("".join([f"{size}s" for size in column_of_sizes]))
 
 
 def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list[bytes]:

@@ -27,18 +27,18 @@ answer = Channel.answer
 decide_later = Channel._decide_later
 
 
-def page_in_twice(queue: Queue, paged: Paged, entries: list[Any]) -> None:
-    page_in(queue, paged, entries + entries)
+def page_in_twice(queue: Queue, paged: Paged, entries: list[Any], size: int) -> None:
+    page_in(queue, paged, entries + entries, 2 * size)
 
 
-def page_in_backwards(queue: Queue, paged: Paged, entries: list[Any]) -> None:
-    page_in(queue, paged, entries[::-1])
+def page_in_backwards(queue: Queue, paged: Paged, entries: list[Any], size: int) -> None:
+    page_in(queue, paged, entries[::-1], size)
 
 
-def page_in_without_the_last(queue: Queue, paged: Paged, entries: list[Any]) -> None:
+def page_in_without_the_last(queue: Queue, paged: Paged, entries: list[Any], size: int) -> None:
     if not paged.count:
         paged.fresh.clear()
-    page_in(queue, paged, entries)
+    page_in(queue, paged, entries, size)
 
 
 def purge_but_for_the_scratch_log(queue: Queue) -> int:

@@ -162,7 +162,7 @@ FAULTS: dict[str, Fault] = {
         "memory",
         reading,
         "_page_in",
-        after(reading._page_in, lambda queue, paged, entries: queue.broker.__setattr__(
+        after(reading._page_in, lambda queue, paged, entries, size: queue.broker.__setattr__(
             "memory_used", queue.broker.memory_used + len(entries))),
     ),
     "not all that is settled is let go": Fault("live bytes", Batches, "free", free_too_little),
