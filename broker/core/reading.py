@@ -101,8 +101,11 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
             put = records.read_put(octets, run.offset - start)
             first, stop = max(run.first, paged.first), min(run.stop, paged.stop)
             if first < stop:
-                at = run.skipped + first - run.first
-                some = store.entries(first, put.messages(octets)[at : at + stop - first])
+                messages = put.messages(octets)
+                if stop - first < len(messages):
+                    at = run.skipped + first - run.first
+                    messages = messages[at : at + stop - first]
+                some = store.entries(first, messages)
                 entries += some
                 # What is known need not be looked up in each message.
                 size += put.memory if len(some) == len(put.sizes) else entries_size(some)

@@ -88,7 +88,7 @@ class Put(NamedTuple):
     @property
     def memory(self) -> int:
         """Octets of memory that the messages count for (`message.size_of`)."""
-        return sum(self.sizes) + MESSAGE_OVERHEAD * len(self.sizes)
+        return _cutter(self.sizes.tobytes()).size + MESSAGE_OVERHEAD * len(self.sizes)
 
 
 @lru_cache(maxsize=64)
