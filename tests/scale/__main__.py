@@ -1,7 +1,8 @@
 """`python -m tests.scale`: what a broker takes at scale.
 
 Prints figures; nothing is judged, since machines differ. Linux only: it reads /proc. Without
---backlog, --recovery or --churn: memory at rest, memory of idle connections, cost of many queues.
+--backlog, --recovery, --churn or --machine: memory at rest, memory of idle connections, cost of
+many queues.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from tests.scale.backlog import Backlog, measure_backlog
 from tests.scale.churn import measure_churn
 from tests.scale.idle import measure_idle
+from tests.scale.machine import measure_machine
 from tests.scale.publishes import SIZE_MAX, SIZE_MIN
 from tests.scale.queues import measure_queues
 from tests.scale.recovery import measure_empty, measure_recovery
@@ -39,6 +41,7 @@ def command_line() -> argparse.ArgumentParser:
     which.add_argument("--backlog", type=int, metavar="N", help="publish N messages, then drain")
     which.add_argument("--recovery", type=int, metavar="N", help="kill with N messages, start")
     which.add_argument("--churn", type=int, metavar="N", help="N messages pass through a queue")
+    which.add_argument("--machine", type=float, metavar="S", help="what the machine alone takes")
     parser.add_argument("--folder", type=Path, help="where folders are made [temporary files]")
     parser.add_argument("--size", type=body_size, default=1000, help="octets of a body [1000]")
     parser.add_argument("--memory", default="256MB", help="the broker's setting [256MB]")
@@ -86,6 +89,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         measure_recovery(folder, options.recovery, size, memory, options.runs)
     elif options.churn is not None:
         measure_churn(folder, options.churn, options.alive, size, memory)
+    elif options.machine is not None:
+        measure_machine(folder, options.machine)
     else:
         measure_idle(folder, options.connections)
         measure_queues(folder, options.queues, options.pairs, options.messages)
