@@ -4,7 +4,7 @@ A `Site` fails a test at once if the broker notes an error of its own, or sends 
 no proper frame.
 """
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.protocol.states import ConnectionState
@@ -51,6 +51,7 @@ STEPS = [
     octets_of(commands.Connection.Close, 0),
 ]
 LIFE = b"".join(STEPS)
+HEADER_0_9 = b"AMQP\x01\x01\x00\x09"
 
 kinds = st.sampled_from([1, 1, 2, 3, 8, 0, 4, 255])
 numbers = st.sampled_from([0, 1, 1, 1, 2, 2047, 65535])
@@ -173,15 +174,16 @@ def test_life_itself_is_a_good_one() -> None:
 
 
 @examples(40)
+@example(HEADER_0_9[:5])
 @given(st.binary(max_size=20))
 def test_any_octets_instead_of_a_protocol_header(octets: bytes) -> None:
     site = Site()
     client = site.greet()
     client.connection.receive_data(octets, 0.0)
     sent = client.connection.data_to_send()
-    if PROTOCOL_HEADER.startswith(octets):
+    if PROTOCOL_HEADER.startswith(octets) or HEADER_0_9.startswith(octets):
         assert sent == b""
-    elif not octets.startswith((PROTOCOL_HEADER, b"AMQP\x01\x01\x00\x09")):
+    elif not octets.startswith((PROTOCOL_HEADER, HEADER_0_9)):
         assert sent == PROTOCOL_HEADER
         assert client.connection.state is ConnectionState.CLOSED
 
