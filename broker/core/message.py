@@ -14,10 +14,12 @@ from typing import Final, TypeAlias
 from broker.wire import frames
 from broker.wire.methods import shortstr
 
-Origin: TypeAlias = tuple[str, str, bytes, bool]
+Origin: TypeAlias = "tuple[str, str, bytes, bool, int | None, int | None]"
 """Where a message was published, and whether it is persistent: (exchange, routing key, tail,
-persistent). The tail is what ends the method frame of its first delivery: a cleared redelivered
-bit, both names as short strings, frame end."""
+persistent, published, ttl). The tail is what ends the method frame of its first delivery: a cleared
+redelivered bit, both names as short strings, frame end. `published` is message time in
+milliseconds, None where nobody asks; `ttl` is the expiration that the message came with, in
+milliseconds, None if it came with none."""
 
 Message: TypeAlias = tuple[bytes, int, Origin, int]
 """(content, header_size, origin, framing). `content` is the header frame, `header_size` octets,
@@ -36,6 +38,8 @@ EXCHANGE: Final = 0
 ROUTING_KEY: Final = 1
 TAIL: Final = 2
 PERSISTENT: Final = 3
+PUBLISHED: Final = 4
+TTL: Final = 5
 
 NUMBER: Final = 0
 MESSAGE: Final = 1
@@ -55,10 +59,22 @@ def framing(channel: int, frame_max: int) -> int:
     return frame_max << 16 | channel
 
 
-def make_origin(exchange: str, routing_key: str, *, persistent: bool = False) -> Origin:
+def make_origin(
+    exchange: str,
+    routing_key: str,
+    *,
+    persistent: bool = False,
+    published: int | None = None,
+    ttl: int | None = None,
+) -> Origin:
     """The origin of messages published to `exchange` with `routing_key`."""
     tail = b"\x00" + shortstr(exchange) + shortstr(routing_key) + b"\xce"
-    return exchange, routing_key, tail, persistent
+    return exchange, routing_key, tail, persistent, published, ttl
+
+
+def with_time(origin: Origin, published: int, ttl: int | None = None) -> Origin:
+    """The same origin at this time."""
+    return (*origin[:PUBLISHED], published, ttl)
 
 
 def header_of(message: Message) -> bytes:

@@ -22,7 +22,15 @@ from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
-from broker.core.message import MESSAGE_OVERHEAD, PERSISTENT, Message, Origin, make_origin
+from broker.core.message import (
+    MESSAGE_OVERHEAD,
+    PERSISTENT,
+    PUBLISHED,
+    TTL,
+    Message,
+    Origin,
+    make_origin,
+)
 from broker.wire.table import Table, decode_table
 
 HEAD = struct.Struct("<BI")
@@ -36,6 +44,12 @@ _SETTLED = struct.Struct("<QI")
 _COUNT = struct.Struct("<I")
 _TRANSIENT = 1 << 63
 """Beside the framing: these messages do not last, as those that are only paged out."""
+_TIMED = 1 << 62
+"""And these say when they were published, in milliseconds since 1970, behind the header sizes."""
+_EXPIRING = 1 << 61
+"""And these came with an expiration, in milliseconds, behind that."""
+_FRAMING = (1 << 61) - 1
+_TIME = struct.Struct("<Q")
 TARGETS_MAX = 2**16 - 1
 """Queues of one put record."""
 _RANGE_MAX = 2**32 - 1
@@ -107,19 +121,34 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
     sizes = column("I", map(len, contents))
     headers = column("I", [message[1] for message in messages])
     names = origin[2][1:-1]
+    flags, times = _times(origin)
     body = b"".join(
         [
             _TARGETS.pack(len(targets)),
             *[_TARGET.pack(queue_id, first) for queue_id, first in targets],
             _ORIGIN.pack(len(names)),
             names,
-            _RUN.pack(framing if origin[PERSISTENT] else framing | _TRANSIENT, len(messages)),
+            _RUN.pack(framing | flags, len(messages)),
             sizes,
             headers,
+            times,
         ]
     )
     total = len(body) + sum(map(len, contents))
     return [HEAD.pack(Kind.PUT, total) + body, *contents]
+
+
+def _times(origin: Origin) -> tuple[int, bytes]:
+    """What stands beside the framing, and when these messages were published and expire."""
+    flags = 0 if origin[PERSISTENT] else _TRANSIENT
+    octets = b""
+    if origin[PUBLISHED] is not None:
+        flags |= _TIMED
+        octets += _TIME.pack(origin[PUBLISHED])
+    if origin[TTL] is not None:
+        flags |= _EXPIRING
+        octets += _TIME.pack(origin[TTL])
+    return flags, octets
 
 
 def read_put(batch: bytes, at: int) -> Put:
@@ -133,13 +162,21 @@ def read_put(batch: bytes, at: int) -> Put:
     names = batch[at : at + size]
     at += size
     framing, count = _RUN.unpack_from(batch, at)
-    origin = _origin(names, persistent=not framing & _TRANSIENT)
-    framing &= _TRANSIENT - 1
     at += _RUN.size
     sizes = read_column("I", batch, at, count)
     at += 4 * count
     headers = read_column("I", batch, at, count)
-    return Put(targets, origin, framing, sizes, headers, at + 4 * count)
+    at += 4 * count
+    published = ttl = None
+    if framing & _TIMED:
+        (published,) = _TIME.unpack_from(batch, at)
+        at += _TIME.size
+    if framing & _EXPIRING:
+        (ttl,) = _TIME.unpack_from(batch, at)
+        at += _TIME.size
+    is_persistent = not framing & _TRANSIENT
+    origin = _origin(names, is_persistent, published, ttl)
+    return Put(targets, origin, framing & _FRAMING, sizes, headers, at)
 
 
 def read_put_targets(batch: bytes, at: int) -> tuple[list[tuple[int, int]], int]:
@@ -158,13 +195,15 @@ def read_put_targets(batch: bytes, at: int) -> tuple[list[tuple[int, int]], int]
     return targets, messages
 
 
-def _origin(names: bytes, *, persistent: bool) -> Origin:
+def _origin(names: bytes, persistent: bool, published: int | None, ttl: int | None) -> Origin:
     size = names[0]
     exchange, key = names[1 : 1 + size], names[2 + size :]
     return make_origin(
         exchange.decode("utf-8", "surrogateescape"),
         key.decode("utf-8", "surrogateescape"),
         persistent=persistent,
+        published=published,
+        ttl=ttl,
     )
 
 

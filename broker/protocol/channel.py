@@ -167,7 +167,7 @@ class Channel:
         if self.reply_consumer is None or self.connection.output.is_stalled():
             counters.messages_unroutable_dropped += 1
             return
-        exchange, routing_key, _, _ = message[ORIGIN]
+        exchange, routing_key = message[ORIGIN][:2]
         method = make(
             commands.Basic.Deliver,
             consumer_tag=self.reply_consumer,
@@ -336,7 +336,7 @@ class Channel:
 
     def return_message(self, message: Message, code: int, text: str) -> None:
         """Sends basic.return with the whole message."""
-        exchange, routing_key, _, _ = message[ORIGIN]
+        exchange, routing_key = message[ORIGIN][:2]
         method = make(
             commands.Basic.Return,
             reply_code=code,

@@ -86,7 +86,7 @@ def resolve(channel: Channel, route: Route) -> None:
     stamp = (vhost.epoch, broker.permission_epoch)
     if route.stamp == stamp:
         return
-    name, routing_key, _, _ = route.origin
+    name, routing_key = route.origin[:2]
     try:
         broker.check_permission(channel.connection.user, "write", "exchange", name, vhost.name)
     except AMQPError as error:

@@ -23,7 +23,7 @@ _COUNTERS = (
 
 def message_values(message: Message) -> tuple[str, str, bytes, bytes]:
     """Where it was published, its header payload and its body."""
-    exchange, key, _, _ = message[ORIGIN]
+    exchange, key = message[ORIGIN][:2]
     return exchange, key, header_of(message)[7:-1], body_of(message)
 
 

@@ -140,7 +140,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
         channel.unacked.add(_getter(channel, queue), queue.keep([entry]))
     counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
-    exchange, routing_key, _, _ = message[ORIGIN]
+    exchange, routing_key = message[ORIGIN][:2]
     get_ok = make(
         commands.Basic.GetOk,
         delivery_tag=tag,
