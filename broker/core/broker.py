@@ -15,6 +15,7 @@ from broker.core.journal import Journal
 from broker.core.paging import Pager
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplySink
+from broker.core.timers import Timers
 from broker.core.users import Permission, User, authenticate, hash_password
 from broker.core.vhost import VHost
 from broker.errors import AMQPError, ReplyCode, storage_failed
@@ -79,6 +80,8 @@ class Broker:
         self.identity = identity or Identity()
         self.note = note
         self.counters = Counters()
+        # Message time, and what happens when.
+        self.timers = Timers()
         self.vhosts: dict[str, VHost] = {}
         self.users: dict[str, User] = {}
         # Queues that want a turn of `Queue.deliver` before this batch ends.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from broker.wire.table import Table
 
@@ -64,7 +64,8 @@ def rules_of(arguments: Table, policy: Mapping[str, object] | None = None) -> Qu
     if isinstance(limit, int) and limit < 0:
         # RabbitMQ: a negative one is none.
         del values["delivery-limit"]
-    return QueueRules()._replace(**{_FIELDS[key]: value for key, value in values.items()})
+    found: dict[str, Any] = {_FIELDS[key]: value for key, value in values.items()}
+    return QueueRules(**found)
 
 
 def _least(one: object, other: object) -> object:

@@ -59,7 +59,9 @@ class ClientSocket(asyncio.Protocol):
         """A chunk has come."""
         connection = self.connection
         self._unpaced += len(data)
-        connection.receive_data(data, self.server.loop.time())
+        now = self.server.loop.time()
+        self.server.advance(now)
+        connection.receive_data(data, now)
         self.server.flush()
         if not self._is_open and connection.was_open:
             self._opened()

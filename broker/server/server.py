@@ -8,6 +8,7 @@ import logging
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterable
 from functools import partial
 
@@ -48,7 +49,14 @@ class Server:
     def __init__(self, settings: Settings, *, files_max: int | None = None) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
-        self.broker = make_broker(settings, self.loop.call_soon_threadsafe)
+        # Message time of the loop's zero.
+        self._zero_ms = int((time.time() - self.loop.time()) * 1000)
+        self._alarm: asyncio.TimerHandle | None = None
+        # When that is, in message time.
+        self._alarm_at = 0
+        self.broker = make_broker(
+            settings, self.loop.call_soon_threadsafe, self._message_time(self.loop.time())
+        )
         self.broker.nack_on_alarm = frozenset(settings.nack_on_alarm)
         self.addresses: list[tuple[str, int]] = []
         self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
@@ -124,6 +132,31 @@ class Server:
             return f"too many connections that have not logged in ({most})"
         return ""
 
+    def _message_time(self, now: float) -> int:
+        return self._zero_ms + int(now * 1000)
+
+    def advance(self, now: float) -> None:
+        """It is `now`, by the loop's clock: begins a batch. What is due in message time happens, a
+        bounded part of it at a time."""
+        self.broker.timers.advance(self._message_time(now))
+
+    def _ring(self) -> None:
+        """Something is due."""
+        self._alarm = None
+        self.advance(self.loop.time())
+        self.broker.run_deliveries()
+        self.flush()
+
+    def _set_alarm(self, due: int) -> None:
+        """Sees to it that time advances when the next thing is due."""
+        if self._alarm is not None:
+            if self._alarm_at <= due:
+                return
+            self._alarm.cancel()
+        self._alarm_at = due
+        # Not before: a clock of the loop may stand still for a turn.
+        self._alarm = self.loop.call_at((due - self._zero_ms + 1) / 1000, self._ring)
+
     def flush(self) -> None:
         """Writes what every connection has to send; ends a batch."""
         outbox = self._outbox
@@ -141,6 +174,9 @@ class Server:
         if blocked and not self.broker.has_alarm():
             self.loop.call_soon(self._unblock)
         self.broker.write()
+        due = self.broker.timers.next
+        if due is not None:
+            self._set_alarm(due)
 
     def _log_went_on(self) -> None:
         """Something is durable now, or was read again."""
@@ -241,6 +277,8 @@ class Server:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._read_errors.stop()
         self.broker.pager.close()
         if not self.settings.transient:
@@ -248,8 +286,9 @@ class Server:
         self.broker.close_journal()
 
 
-def make_broker(settings: Settings, call: Caller) -> Broker:
-    """A broker as the settings want it, with what its data directory has. Raises StartError."""
+def make_broker(settings: Settings, call: Caller, now: int = 0) -> Broker:
+    """A broker as the settings want it, with what its data directory has; it is `now` in message
+    time. Raises StartError."""
     limits = Limits(
         frame_max=settings.frame_max,
         channel_max=settings.channel_max,
@@ -265,6 +304,7 @@ def make_broker(settings: Settings, call: Caller) -> Broker:
         cluster_name=f"leveret@{socket.gethostname()}",
     )
     broker = Broker(secrets.token_bytes, limits=limits, identity=identity, note=log_note)
+    broker.timers.advance(now)
     if not settings.transient:
         try:
             open_directory(broker, settings.data_dir, call)
