@@ -129,6 +129,13 @@ def _check_queue_mode(field: Field, _: Table) -> str | None:
     return None
 
 
+DISPATCHES = ("round-robin", "least-loaded")
+TIMEOUT_ACTIONS = ("requeue", "cancel-consumer", "close-channel")
+_TIMEOUT_ARGUMENTS: dict[str, Check] = {
+    "x-consumer-timeout": _check_non_negative,
+    "x-consumer-timeout-action": _one_of(TIMEOUT_ACTIONS, "invalid_consumer_timeout_action"),
+}
+
 QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-queue-type": _check_queue_type,
     "x-expires": _check_expires,
@@ -155,11 +162,16 @@ QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-queue-leader-locator": _one_of(
         ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_locator_arg"
     ),
+    "x-dispatch": _one_of(DISPATCHES, "invalid_dispatch"),
+    **_TIMEOUT_ARGUMENTS,
 }
-"""Every queue argument that is checked and compared, on every queue type, in RabbitMQ's order."""
+"""Every queue argument that is checked, on every queue type: RabbitMQ's in its order, then ours."""
 
-COMPARED_ARGUMENTS = (*[key for key in QUEUE_ARGUMENTS if key != "x-queue-type"], "x-queue-type")
-"""The same, in the order in which a redeclaration compares them."""
+COMPARED_ARGUMENTS = (
+    *[key for key in QUEUE_ARGUMENTS if key not in ("x-queue-type", *_TIMEOUT_ARGUMENTS)],
+    "x-queue-type",
+)
+"""Those that a redeclaration compares, in order. RabbitMQ lets the consumer timeout differ."""
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -174,6 +186,7 @@ WITHOUT_EFFECT = frozenset(
         "x-overflow",
         "x-delivery-limit",
         "x-consumer-timeout",
+        "x-consumer-timeout-action",
     }
 )
 """Arguments that are accepted, checked and compared, and do nothing yet."""
@@ -194,6 +207,7 @@ def check_queue_arguments(arguments: Table, name: str, vhost: str) -> None:
 CONSUMER_ARGUMENTS: dict[str, Check] = {
     "x-priority": lambda field, _: _integer(field),
     "x-cancel-on-ha-failover": _check_boolean,
+    **_TIMEOUT_ARGUMENTS,
 }
 _STREAM_ARGUMENTS = ("x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered")
 

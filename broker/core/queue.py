@@ -19,8 +19,9 @@ from heapq import heappop
 from itertools import islice, repeat, takewhile
 from typing import TYPE_CHECKING, Protocol
 
-from broker.core.consumer import Consumer, ConsumerLine
+from broker.core.consumer import Consumer
 from broker.core.lasting import Lasting
+from broker.core.least_loaded import make_line
 from broker.core.message import (
     NUMBER,
     Entry,
@@ -93,10 +94,7 @@ class Queue:
         self.auto_delete = auto_delete
         self.owner = owner
         self.arguments: Table = arguments or {}
-        single_active = self.arguments.get("x-single-active-consumer")
-        self.consumers = ConsumerLine(
-            single_active=single_active is not None and single_active.value is True
-        )
+        self.consumers = make_line(self.arguments)
         self.is_deleted = False
         self.ready_bytes = 0
         # Of these, those of messages that came back.

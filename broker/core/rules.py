@@ -27,6 +27,10 @@ class QueueRules(NamedTuple):
     dead_letter_routing_key: str | None = None
     dead_letter_strategy: str = "at-most-once"
     delivery_limit: int | None = None
+    consumer_timeout: int | None = None
+    """How long a delivery may stay unsettled; 0 for ever, as None does."""
+    consumer_timeout_action: str | None = None
+    """What becomes of it then; None for what the broker is set to."""
 
     @property
     def has_limit(self) -> bool:
@@ -39,7 +43,16 @@ class QueueRules(NamedTuple):
         return self.overflow != DROP_HEAD
 
 
-LEAST = frozenset({"message-ttl", "expires", "max-length", "max-length-bytes", "delivery-limit"})
+LEAST = frozenset(
+    {
+        "message-ttl",
+        "expires",
+        "max-length",
+        "max-length-bytes",
+        "delivery-limit",
+        "consumer-timeout",
+    }
+)
 """Where both an argument and a policy say something, the lower one holds; for all others the
 argument does (RabbitMQ, "Policies")."""
 

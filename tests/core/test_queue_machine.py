@@ -6,6 +6,7 @@ The model handles everything at once, one message at a time; the queue only when
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from broker.core.consumer import Consumer
 from broker.core.message import NUMBER, RETURNS, Entry
 from broker.core.queue import Queue
+from broker.wire.table import Table
 from tests.core.fakes import (
     Sink,
     add_consumer,
@@ -62,6 +64,11 @@ class Model:
             self.line.append(worker)
         self.deliver()
 
+    def leave(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        if worker in self.line:
+            self.line.remove(worker)
+
     def give_back(self, number: int) -> None:
         self.ready = sorted([*self.ready, number])
         self.deliver()
@@ -70,11 +77,14 @@ class Model:
 class QueueMachine(RuleBasedStateMachine):
     """Runs queue and model side by side."""
 
+    arguments: ClassVar[Table] = {}
+    model_class: ClassVar[type[Model]] = Model
+
     @initialize(prefetches=st.lists(st.integers(0, 3), max_size=3))
     def begin(self, prefetches: list[int]) -> None:
         self.broker = make_broker()
-        self.queue = Queue(self.broker, "/", "q")
-        self.model = Model()
+        self.queue = Queue(self.broker, "/", "q", arguments=self.arguments)
+        self.model = self.model_class()
         self.published = 0
         self.pairs: list[tuple[Consumer, Worker]] = []
         # Deliveries that are not settled, by who holds them; None for basic.get.
@@ -123,9 +133,7 @@ class QueueMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.model.workers), "worker")
         consumer = next(consumer for consumer, other in self.pairs if other is worker)
         self.queue.remove_consumer(consumer)
-        self.model.workers.remove(worker)
-        if worker in self.model.line:
-            self.model.line.remove(worker)
+        self.model.leave(worker)
 
     def take_held(self, data: st.DataObject) -> tuple[Entry, tuple[Consumer, Worker] | None]:
         return self.held.pop(data.draw(st.integers(0, len(self.held) - 1), "delivery"))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CLIENTS = 3
 CHANNELS = 2
 QUEUES = ("q0", "q1", "q2")
+# One of them deals its messages another way.
+ARGUMENTS = {"q2": {"x-dispatch": text("least-loaded")}}
 EXCHANGES = (("x0", "fanout"), ("x1", "topic"), ("x2", "headers"))
 KEYS = (*QUEUES, "nowhere", "a.b", "#")
 FRAME_SIZES = (4096, 131072, 4096)
@@ -98,11 +100,14 @@ def close_and_open(player: Player, client: int, intent: Intent) -> Frames:
 
 @action(2)
 def declare(player: Player, client: int, intent: Intent) -> Frames:
-    arguments = {"x-single-active-consumer": Field("bool", value=True)} if intent.b == 3 else {}
+    name = QUEUES[intent.a % 3]
+    arguments = dict(ARGUMENTS.get(name, {}))
+    if intent.b == 3:
+        arguments["x-single-active-consumer"] = Field("bool", value=True)
     return one(
         Queue.Declare,
         intent,
-        queue=QUEUES[intent.a % 3],
+        queue=name,
         auto_delete=intent.b == 1,
         exclusive=intent.b == 2,
         arguments=arguments,
@@ -115,7 +120,8 @@ def delete(player: Player, client: int, intent: Intent) -> Frames:
     name = QUEUES[intent.a % 3]
     frames = one(Queue.Delete, intent, queue=name, if_empty=intent.b == 1, if_unused=intent.b == 2)
     # Mostly it comes back, so that there is something to talk about.
-    return frames + (one(Queue.Declare, intent, queue=name) if intent.c else [])
+    again = one(Queue.Declare, intent, queue=name, arguments=ARGUMENTS.get(name, {}))
+    return frames + (again if intent.c else [])
 
 
 @action(2)

@@ -18,6 +18,7 @@ from broker.wire.methods import Method
 from broker.wire.table import Field
 from tests.protocol.actions import (
     ACTIONS,
+    ARGUMENTS,
     CHANNELS,
     CLIENTS,
     EXCHANGES,
@@ -134,7 +135,7 @@ def make_site(scene: Scene) -> tuple[Site, list[Client]]:
     site = Site()
     clients = [site.connect(frame_max=size, channels=CHANNELS) for size in FRAME_SIZES[:CLIENTS]]
     for name in QUEUES:
-        clients[0].queue(name)
+        clients[0].queue(name, arguments=ARGUMENTS.get(name, {}))
     for name, kind in EXCHANGES:
         clients[0].ask(Exchange.Declare, exchange=name, exchange_type=kind)
         clients[0].ask(Queue.Bind, queue="q0", exchange=name, routing_key="#")
