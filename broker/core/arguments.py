@@ -100,11 +100,15 @@ def _check_queue_type(field: Field, _: Table) -> str | None:
     return None
 
 
+def is_max_age(text: str) -> bool:
+    """Whether this is an age as streams have it: a number and its unit."""
+    return re.fullmatch("0*[1-9][0-9]*[YMDhms]", text) is not None
+
+
 def _check_max_age(field: Field, _: Table) -> str | None:
     if field.type != "longstr":
         return f"{{unacceptable_type,{field.type}}}"
-    is_age = re.fullmatch("0*[1-9][0-9]*[YMDhms]", str(field.value))
-    return None if is_age else "invalid_max_age"
+    return None if is_max_age(str(field.value)) else "invalid_max_age"
 
 
 def _check_cluster_size(field: Field, _: Table) -> str | None:

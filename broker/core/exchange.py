@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from broker.errors import AMQPError, ReplyCode
@@ -22,7 +23,8 @@ def check_type(type_name: str) -> None:
 
 
 class Exchange:
-    """An exchange of one virtual host. `alternate` names where unrouted messages go."""
+    """An exchange of one virtual host. `alternate` names where unrouted messages go; `policy` is
+    the definition that holds for it."""
 
     __slots__ = (
         "alternate",
@@ -31,6 +33,7 @@ class Exchange:
         "durable",
         "internal",
         "name",
+        "policy",
         "router",
         "type",
         "vhost_name",
@@ -54,9 +57,15 @@ class Exchange:
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments: Table = arguments or {}
-        alternate = self.arguments.get("alternate-exchange")
-        self.alternate = str(alternate.value) if alternate else None
         self.router: Router[Destination] = EXCHANGE_TYPES[type_name]()
+        self.apply_policy({})
+
+    def apply_policy(self, definition: Mapping[str, object]) -> None:
+        """Policies say this for it from now on; its arguments come first."""
+        self.policy = definition
+        argument = self.arguments.get("alternate-exchange")
+        alternate = argument.value if argument else definition.get("alternate-exchange")
+        self.alternate: str | None = None if alternate is None else str(alternate)
 
 
 class _Argument:

@@ -22,16 +22,11 @@ from typing import TYPE_CHECKING, Protocol
 from broker.core.consumer import Consumer
 from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
-from broker.core.message import (
-    NUMBER,
-    Entry,
-    Message,
-    entries_size,
-    entry_size,
-)
+from broker.core.message import NUMBER, Entry, Message, entries_size, entry_size
 from broker.core.paging import Paged
 from broker.core.reading import fetch, is_bare, lightened, push_all, read_returned
 from broker.core.rounds import deal_rounds
+from broker.core.rules import NO_RULES, QueueRules
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -68,6 +63,7 @@ class Queue:
         "reserved_to",
         "returned",
         "returned_bytes",
+        "rules",
         "scratch",
         "stores",
         "unacked_bytes",
@@ -95,6 +91,8 @@ class Queue:
         self.owner = owner
         self.arguments: Table = arguments or {}
         self.consumers = make_line(self.arguments)
+        # What its arguments and policies say; who declares it, applies them.
+        self.rules = NO_RULES
         self.is_deleted = False
         self.ready_bytes = 0
         # Of these, those of messages that came back.
@@ -135,6 +133,10 @@ class Queue:
     def messages(self) -> int:
         """Ready and unacknowledged ones."""
         return self.messages_ready + self.unacked_count
+
+    def apply_rules(self, rules: QueueRules) -> None:
+        """These rules hold from now on."""
+        self.rules = rules
 
     @property
     def shares_room(self) -> bool:

@@ -154,6 +154,7 @@ class Recovery:
             lasting = self._queue(queue_id)
             lasting.end_recovery()
             queue.restore(lasting)
+            broker.vhosts[queue.vhost_name].policies.apply(queue)
         broker.next_queue_id = self._seen + 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from broker.core.arguments import EXPIRY_MAX_MS
 from broker.wire.table import Table
 
 DROP_HEAD = "drop-head"
@@ -56,11 +57,17 @@ LEAST = frozenset(
 """Where both an argument and a policy say something, the lower one holds; for all others the
 argument does (RabbitMQ, "Policies")."""
 
+NO_RULES = QueueRules()
+"""Those of a queue without arguments and policies."""
+
 _FIELDS = {name.replace("_", "-"): name for name in QueueRules._fields}
+_DURATIONS = frozenset({"message-ttl", "expires", "consumer-timeout"})
 
 
 def rules_of(arguments: Table, policy: Mapping[str, object] | None = None) -> QueueRules:
     """The rules of a queue with these (checked) arguments, and this definition of a policy."""
+    if not arguments and not policy:
+        return NO_RULES
     values: dict[str, object] = {}
     for key in _FIELDS:
         field = arguments.get(f"x-{key}")
@@ -69,19 +76,23 @@ def rules_of(arguments: Table, policy: Mapping[str, object] | None = None) -> Qu
     for key, value in (policy or {}).items():
         if key not in _FIELDS:
             continue
+        # RabbitMQ bounds only arguments; ten years are as good as more.
+        bounded = lower(key, value, EXPIRY_MAX_MS) if key in _DURATIONS else value
         if key not in values:
-            values[key] = value
+            values[key] = bounded
         elif key in LEAST:
-            values[key] = _least(values[key], value)
+            values[key] = lower(key, values[key], bounded)
     limit = values.get("delivery-limit")
     if isinstance(limit, int) and limit < 0:
-        # RabbitMQ: a negative one is none.
         del values["delivery-limit"]
     found: dict[str, Any] = {_FIELDS[key]: value for key, value in values.items()}
     return QueueRules(**found)
 
 
-def _least(one: object, other: object) -> object:
+def lower(key: str, one: object, other: object) -> int:
+    """The lower one of two limits. A negative delivery limit is none (RabbitMQ 4)."""
     assert isinstance(one, int)
     assert isinstance(other, int)
+    if key == "delivery-limit" and min(one, other) < 0:
+        return max(one, other)
     return min(one, other)

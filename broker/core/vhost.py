@@ -20,6 +20,8 @@ from broker.core.definitions import (
 )
 from broker.core.exchange import Destination, Exchange, binding_arguments, header_values
 from broker.core.lasting import Lasting
+from broker.core.live_policies import LivePolicies
+from broker.core.policies import Policy
 from broker.core.queue import Owner, Queue
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
@@ -53,6 +55,7 @@ class VHost:
             self.exchanges[exchange] = Exchange(
                 name, exchange, kind, durable=True, internal=internal
             )
+        self.policies = LivePolicies(self)
         # Which exchanges a destination is bound to, and how often: deleting it asks only these.
         self._sources: dict[Destination, dict[Exchange, int]] = {}
         # The bindings that last, as they were written, by key.
@@ -105,6 +108,7 @@ class VHost:
             arguments=arguments,
         )
         self.exchanges[name] = exchange
+        self.policies.apply(exchange)
         self.epoch += 1
         if durable:
             self.broker.define(exchange_definition(exchange))
@@ -197,6 +201,7 @@ class VHost:
         self.epoch += 1
         if queue.durable and self.broker.journal is not None:
             self._store_queue(queue, self.broker.journal)
+        self.policies.apply(queue)
         self.broker.counters.queues_created += 1
         unused = sorted(WITHOUT_EFFECT & arguments.keys())
         if unused:
@@ -241,6 +246,17 @@ class VHost:
             self.broker.undefine(queue_definition(queue))
         self.broker.counters.queues_deleted += 1
         return count
+
+    # Policies
+
+    def set_policy(self, policy: Policy) -> None:
+        """Adds a policy or operator policy, or replaces the one of its name; queues and exchanges
+        follow at once. Raises PolicyError for one that cannot be."""
+        self.policies.set(policy)
+
+    def clear_policy(self, name: str, *, is_operator: bool = False) -> None:
+        """Takes one away. Raises PolicyError if there is none of this name."""
+        self.policies.clear(name, is_operator=is_operator)
 
     # Bindings
 

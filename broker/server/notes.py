@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from broker.core.policies import Policy
 from broker.server.log import printable
 
 CONNECTION = logging.getLogger("leveret.connection")
@@ -117,6 +118,33 @@ def _arguments_without_effect(details: Details) -> None:
     )
 
 
+def _policy(details: Details) -> tuple[Policy, str]:
+    """The policy, and its title."""
+    policy = details["policy"]
+    assert isinstance(policy, Policy)
+    kind = "operator policy" if policy.is_operator else "policy"
+    return policy, f"{kind} '{printable(policy.name)}' in vhost '{_text(details, 'vhost')}'"
+
+
+def _policy_set(details: Details) -> None:
+    policy, title = _policy(details)
+    SERVER.info(
+        "%s is set: %s with names that match '%s', priority %s",
+        title,
+        policy.apply_to,
+        printable(policy.pattern),
+        policy.priority,
+    )
+    ignored = details["ignored"]
+    assert isinstance(ignored, list)
+    if ignored:
+        SERVER.warning("%s: keys without effect: %s", title, ", ".join(ignored))
+
+
+def _policy_cleared(details: Details) -> None:
+    SERVER.info("%s is cleared", _policy(details)[1])
+
+
 def _memory_short(details: Details) -> None:
     SERVER.warning(
         "memory: %s octets of messages are above the limit of %s: publishers are paused",
@@ -187,6 +215,8 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "channel_error": _channel_error,
     "internal_error": _internal_error,
     "arguments_without_effect": _arguments_without_effect,
+    "policy_set": _policy_set,
+    "policy_cleared": _policy_cleared,
     "memory_short": _memory_short,
     "memory_free": _memory_free,
     "log_state": _log_state,
