@@ -138,6 +138,14 @@ class Broker:
         if self.journal is not None:
             self.journal.define(definition.key, definition.kind, definition.table)
 
+    def redefine(self, definition: Definition) -> None:
+        """The same, and what was written of it so far holds no more."""
+        journal = self.journal
+        if journal is not None and definition.key in journal.definitions:
+            journal.redefine(definition.key, definition.kind, definition.table)
+        else:
+            self.define(definition)
+
     def undefine(self, definition: Definition) -> None:
         """It was deleted; what was never written is no error."""
         if self.journal is not None:

@@ -6,10 +6,12 @@ for another of the same name. A binding names its queue by id too.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from broker.core.exchange import Destination, Exchange
+from broker.core.policies import Policy, make_policy, policy_text
 from broker.core.queue import Queue
 from broker.core.records import Kind
 from broker.core.users import Permission, User
@@ -25,6 +27,7 @@ _DELETED = {
     Kind.QUEUE: Kind.QUEUE_DELETED,
     Kind.BINDING: Kind.BINDING_DELETED,
     Kind.USER: Kind.USER_DELETED,
+    Kind.POLICY: Kind.POLICY_DELETED,
 }
 DELETIONS = frozenset(_DELETED.values())
 """Records that take a definition away; their table is the same, or the part of it that names it."""
@@ -73,6 +76,19 @@ def user_definition(user: User) -> Definition:
                 ],
             ),
             "loopback_only": Field("bool", user.loopback_only),
+        },
+    )
+
+
+def policy_definition(vhost: str, policy: Policy) -> Definition:
+    """A policy, or an operator policy, of this virtual host."""
+    return _definition(
+        Kind.POLICY,
+        {
+            "vhost": _text(vhost),
+            "name": _text(policy.name),
+            "is_operator": Field("bool", policy.is_operator),
+            "value": _text(policy_text(policy)),
         },
     )
 
@@ -140,6 +156,9 @@ def key_of(kind: Kind, table: Mapping[str, Field]) -> Hashable:
         return "binding", encode_table({**table, "arguments": in_order})
     if kind in (Kind.USER, Kind.USER_DELETED):
         return "user", _string(table, "name")
+    if kind in (Kind.POLICY, Kind.POLICY_DELETED):
+        is_operator = table["is_operator"].value is True
+        return "policy", _string(table, "vhost"), is_operator, _string(table, "name")
     return "vhost", _string(table, "name")
 
 
@@ -153,7 +172,7 @@ def make_all(
 ) -> dict[int, Queue]:
     """Makes everything that these say, in the order in which it can be made, and returns the
     queues by id. `lasting` is what is known of a queue by its id. A binding whose ends are gone is
-    left out."""
+    left out. Raises PolicyError for a policy that is none to this version."""
     by_kind: dict[Kind, list[Table]] = {}
     for kind, table in tables:
         by_kind.setdefault(kind, []).append(table)
@@ -162,8 +181,13 @@ def make_all(
     for table in by_kind.get(Kind.USER, []):
         user = _make_user(table)
         broker.users[user.name] = user
+    for table in by_kind.get(Kind.POLICY, []):
+        _make_policy(broker.add_vhost(_string(table, "vhost")), table)
     for table in by_kind.get(Kind.EXCHANGE, []):
         _make_exchange(broker.add_vhost(_string(table, "vhost")), table)
+    for vhost in broker.vhosts.values():
+        for exchange in vhost.exchanges.values():
+            vhost.policies.apply(exchange)
     queues = {}
     for table in by_kind.get(Kind.QUEUE, []):
         queue = _make_queue(broker, broker.add_vhost(_string(table, "vhost")), table)
@@ -188,6 +212,12 @@ def _make_user(table: Table) -> User:
         permissions,
         table["loopback_only"].value is True,
     )
+
+
+def _make_policy(vhost: VHost, table: Table) -> None:
+    value = cast(dict[str, object], json.loads(_string(table, "value")))
+    is_operator = table["is_operator"].value is True
+    vhost.policies.restore(make_policy(_string(table, "name"), value, is_operator=is_operator))
 
 
 def _make_exchange(vhost: VHost, table: Table) -> None:

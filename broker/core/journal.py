@@ -177,6 +177,12 @@ class Journal:
             self._change(key, is_deletion=False)
             self._write_definition(key, records.definition(kind, table))
 
+    def redefine(self, key: Hashable, kind: Kind, table: bytes) -> None:
+        """Something that was defined is different now, as this field table says."""
+        octets, position = self.definitions.pop(key)
+        self.batches.free(position, len(octets))
+        self.define(key, kind, table)
+
     def undefine(self, key: Hashable, kind: Kind, table: bytes) -> None:
         """Something durable was deleted; what was never defined is no error."""
         known = self.definitions.pop(key, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.arguments import is_quorum
+from broker.core.definitions import policy_definition
 from broker.core.exchange import Exchange
 from broker.core.policies import (
     CLASSIC_QUEUE,
@@ -50,6 +51,7 @@ class LivePolicies:
         self._vhost.broker.check_can_change()
         self._policies.set(policy)
         self._change(policy, known)
+        self._vhost.broker.redefine(policy_definition(self._vhost.name, policy))
         self._note("policy_set", policy, ignored=without_effect(policy.definition))
 
     def clear(self, name: str, *, is_operator: bool = False) -> None:
@@ -61,6 +63,7 @@ class LivePolicies:
         self._vhost.broker.check_can_change()
         self._policies.remove(policy)
         self._change(policy)
+        self._vhost.broker.undefine(policy_definition(self._vhost.name, policy))
         self._note("policy_cleared", policy)
 
     def restore(self, policy: Policy) -> None:

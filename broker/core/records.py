@@ -76,6 +76,8 @@ class Kind(enum.IntEnum):
     BINDING_DELETED = 23
     USER = 24
     USER_DELETED = 25
+    POLICY = 26
+    POLICY_DELETED = 27
 
 
 class RecordError(ValueError):

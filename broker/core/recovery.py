@@ -14,6 +14,7 @@ from broker.core import definitions, records
 from broker.core.batches import Batches
 from broker.core.journal import Journal
 from broker.core.lasting import Lasting
+from broker.core.policies import PolicyError
 from broker.core.records import Kind
 from broker.core.stored import Run
 from broker.storage.log import Log, LogDamagedError, Position
@@ -147,7 +148,11 @@ class Recovery:
         for key, (kind, octets, position) in self._definitions.items():
             self._journal.definitions[key] = octets, position
             tables.append((kind, records.read_definition(octets, records.HEAD.size, len(octets))))
-        queues = definitions.make_all(broker, tables, self._queue)
+        try:
+            queues = definitions.make_all(broker, tables, self._queue)
+        except PolicyError as error:
+            # The same: a later version may know more keys.
+            raise LogDamagedError(f"a policy cannot be understood: {error}") from None
         for queue_id in self._queues.keys() - queues.keys():
             self._drop_queue(queue_id)
         for queue_id, queue in queues.items():
