@@ -144,7 +144,7 @@ def test_format_is_as_it_was() -> None:
     assert records.delivered({1: 2}) == bytes.fromhex(delivered)
     assert records.returned(1, {2: 3})[0] == 4
     assert records.counters([(1, 2, 3)])[0] == 5
-    definitions = [16, 18, 19, 20, 21, 22, 23, 24, 25]
+    definitions = [16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]
     assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, *definitions]
 
 
