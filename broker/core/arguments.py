@@ -179,16 +179,8 @@ COMPARED_ARGUMENTS = (
 
 WITHOUT_EFFECT = frozenset(
     {
-        "x-expires",
-        "x-message-ttl",
-        "x-dead-letter-exchange",
-        "x-dead-letter-routing-key",
         "x-dead-letter-strategy",
-        "x-max-length",
-        "x-max-length-bytes",
         "x-max-priority",
-        "x-overflow",
-        "x-delivery-limit",
         "x-consumer-timeout",
         "x-consumer-timeout-action",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from broker.core.consumer import Consumer
 from broker.core.counters import Counters
 from broker.core.definitions import Definition, user_definition, vhost_definition
 from broker.core.journal import Journal
+from broker.core.message import ORIGIN, PERSISTENT, Message, size_of
 from broker.core.paging import Pager
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplySink
@@ -291,6 +292,23 @@ class Broker:
         touched = self.touched
         while touched:
             touched.popleft().deliver()
+
+    def enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> bool:
+        """Adds messages of one origin to the end of these queues, and writes them down where they
+        last. False if they should last and will not, since the log has failed."""
+        size = size_of(messages)
+        for queue in queues:
+            queue.publish(messages, size)
+        self.counters.messages_routed += len(messages) * len(queues)
+        if not messages[0][ORIGIN][PERSISTENT] or self.journal is None:
+            return True
+        count = len(messages)
+        lasting = [queue for queue in queues if queue.lasting is not None]
+        if lasting and not self.journal.has_failed:
+            stores = [queue.lasting for queue in lasting if queue.lasting is not None]
+            firsts = [queue.next_number - count for queue in lasting]
+            self.journal.put(stores, firsts, messages)
+        return not lasting or not self.journal.has_failed
 
     # Memory
 

@@ -9,6 +9,8 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from broker.core.rules import QueueRules
+
 SIZE_BUCKETS = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000, 100_000_000)
 """Upper bounds of the message size histogram, in octets of body: those of RabbitMQ 4.1."""
 _DISTINCT_SIZES_MAX = 256
@@ -71,9 +73,18 @@ class Counters:
     messages_get_empty: int = 0
     messages_redelivered: int = 0
     messages_acknowledged: int = 0
+    messages_dead_lettered: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By reason, and strategy as RabbitMQ's metrics name it."""
     auth_attempts: int = 0
     auth_attempts_failed: int = 0
     message_sizes: SizeHistogram = field(default_factory=SizeHistogram)
+
+    def count_dead_letters(self, reason: str, count: int, rules: QueueRules) -> None:
+        """Messages died in a queue with these rules."""
+        strategy = "disabled"
+        if rules.dead_letter_exchange is not None:
+            strategy = rules.dead_letter_strategy.replace("-", "_")
+        self.messages_dead_lettered[reason, strategy] += count
 
     @property
     def messages_delivered(self) -> int:

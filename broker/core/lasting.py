@@ -33,6 +33,7 @@ class Lasting:
         "_returns_bytes",
         "counted_at",
         "delivered_to",
+        "expiring",
         "id",
         "journal",
         "next_number",
@@ -54,6 +55,9 @@ class Lasting:
         self.reserved_at: Position = 0
         self._on_reserved: Callable[[int], None] = lambda number: None
         self.returns: dict[int, int] = {}
+        # While a log is read: messages that came with an expiration, as (published, ttl, first
+        # number, number behind the last one).
+        self.expiring: list[tuple[int, int, int, int]] = []
         # What of it counts as memory.
         self._returns_bytes = 0
         # The log says all of these numbers from this batch on, whatever goes before it.

@@ -7,7 +7,7 @@ it. So these are type aliases, with the places of their fields named here.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Final, TypeAlias
 
@@ -108,3 +108,13 @@ def entries_size(entries: Collection[Entry]) -> int:
     """Octets of memory that these entries count for."""
     sizes = map(len, map(content_of, map(message_of, entries)))
     return sum(sizes) + MESSAGE_OVERHEAD * len(entries)
+
+
+def body_bytes(message: Message) -> int:
+    """Octets of a message's body, as its header frame says them."""
+    return int.from_bytes(message[CONTENT][11:19], "big")
+
+
+def bodies_bytes(entries: Iterable[Entry]) -> int:
+    """Octets of the bodies of these."""
+    return sum(body_bytes(entry[MESSAGE]) for entry in entries)

@@ -10,7 +10,6 @@ nobody waits for and which ends with the broker; it is opened when it is needed 
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from broker.core.message import (
     entries_size,
     entry_size,
 )
+from broker.core.sparse import Ready
 from broker.core.stored import Run
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Paged:
         self.first = first
         self.stop = stop
         self.count = count
-        self.tail: deque[Entry] = deque()
-        self.fresh: deque[Entry] = deque()
+        self.tail: Ready = queue.line_type()
+        self.fresh: Ready = queue.line_type()
         # Octets of both.
         self.tail_bytes = 0
         self.is_reading = False
@@ -316,7 +316,7 @@ def page_out(queue: Queue, octets: int) -> int:
     return stored + dropped
 
 
-def _take_unstored(queue: Queue, head: deque[Entry]) -> int:
+def _take_unstored(queue: Queue, head: Ready) -> int:
     """Takes messages to the head that can be in no log any more, since others behind them are in
     the scratch log already; returns how many octets these are."""
     scratch, ready = queue.scratch, queue.ready
@@ -329,12 +329,10 @@ def _take_unstored(queue: Queue, head: deque[Entry]) -> int:
     return size
 
 
-def take_head(
-    entries: deque[Entry], octets: int, most: int = sys.maxsize
-) -> tuple[deque[Entry], int]:
+def take_head(entries: Ready, octets: int, most: int = sys.maxsize) -> tuple[Ready, int]:
     """Takes entries from the front until they have so many octets of memory, or are so many; and
     how many octets."""
-    head: deque[Entry] = deque()
+    head: Ready = type(entries)()
     size = 0
     popleft = entries.popleft
     while entries and size < octets and len(head) < most:

@@ -14,19 +14,32 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heappop
-from itertools import islice, repeat, takewhile
+from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from broker.core.consumer import Consumer
+from broker.core.dead_letters import REJECTED, bury, without_worn
+from broker.core.dispatch import hand_out
+from broker.core.expiry import Expiry, Lease
 from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
-from broker.core.message import NUMBER, Entry, Message, entries_size, entry_size
+from broker.core.limits import drop_head
+from broker.core.lines import forget_bodies
+from broker.core.message import (
+    ORIGIN,
+    Entry,
+    Message,
+    bodies_bytes,
+    body_bytes,
+    entries_size,
+    entry_size,
+)
 from broker.core.paging import Paged
-from broker.core.reading import fetch, is_bare, lightened, push_all, read_returned
-from broker.core.rounds import deal_rounds
+from broker.core.reading import fetch, push_all
 from broker.core.rules import NO_RULES, QueueRules
+from broker.core.sparse import Ready, Sparse
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -48,11 +61,16 @@ class Queue:
         "_is_touched",
         "arguments",
         "auto_delete",
+        "body_bytes",
         "broker",
         "consumers",
         "durable",
+        "dying",
+        "expiry",
         "is_deleted",
         "lasting",
+        "lease",
+        "line_type",
         "name",
         "next_number",
         "owner",
@@ -95,12 +113,14 @@ class Queue:
         self.rules = NO_RULES
         self.is_deleted = False
         self.ready_bytes = 0
-        # Of these, those of messages that came back.
+        # Of bodies alone, where they are limited; and those of messages that came back.
         self.returned_bytes = 0
         self.unacked_count = 0
         self.unacked_bytes = 0
         self.next_number = 1
-        self.ready: deque[Entry] = deque()
+        # What `ready` is, and what is kept of those behind it.
+        self.line_type: type[deque[Entry] | Sparse] = deque
+        self.ready: Ready = deque()
         self.returned: list[Entry] = []
         self._is_touched = False
         # The durable side; None for a queue that ends with the broker.
@@ -117,6 +137,12 @@ class Queue:
         self.reading: list[Entry] = []
         # Called when messages were read.
         self.waiting: list[Callable[[bool], None]] = []
+        # When messages expire; None while none of them does.
+        self.expiry: Expiry | None = None
+        self.lease: Lease | None = None
+        # Numbers of messages that are read for the last time: nobody is to have them.
+        self.dying: set[int] = set()
+        self.body_bytes = 0
 
     @property
     def messages_ready(self) -> int:
@@ -134,23 +160,50 @@ class Queue:
         """Ready and unacknowledged ones."""
         return self.messages_ready + self.unacked_count
 
-    def apply_rules(self, rules: QueueRules) -> None:
-        """These rules hold from now on."""
-        self.rules = rules
-
     @property
     def shares_room(self) -> bool:
         """Whether a consumer is on a channel that is limited as a whole."""
         return self.consumers.limited_count > 0
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it matters when messages were published."""
+        return self.rules.message_ttl is not None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it may refuse what is published."""
+        return self.rules.has_limit and self.rules.refuses
+
+    def apply_rules(self, rules: QueueRules) -> None:
+        """From now on these rules hold."""
+        counts_bodies = self.rules.max_length_bytes is not None
+        self.rules = rules
+        if rules.message_ttl is not None and self.expiry is None:
+            self.expiry = Expiry(self)
+        if rules.max_length_bytes is not None and not counts_bodies:
+            self.body_bytes = bodies_bytes([*self.returned, *self.ready])
+        if rules.expires is not None and self.lease is None:
+            self.lease = Lease(self)
+        self.use()
+        if rules.has_limit or self.expiry is not None:
+            self.touch()
+
+    def use(self) -> None:
+        """Somebody uses the queue, or its last consumer left: it expires so much later."""
+        if self.lease is not None:
+            self.lease.renew()
+
     def add_consumer(self, consumer: Consumer) -> None:
         """A consumer joins, and gets its first messages at the end of this batch."""
         self.consumers.add(consumer)
+        self.use()
         self.touch()
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """A consumer leaves; the others may have its turn."""
         self.consumers.remove(consumer)
+        self.use()
         self.touch()
 
     def wake(self, consumer: Consumer) -> None:
@@ -183,6 +236,11 @@ class Queue:
             self.paged.add(entries, size)
         self.broker.memory_used += size
         self.broker.work += count
+        *_, published, ttl = messages[0][ORIGIN]
+        if ttl is not None and published is not None:
+            self.expect(published, ttl, number, number + count)
+        if self.rules.max_length_bytes is not None:
+            self.body_bytes += sum(map(body_bytes, messages))
         if self.ready_bytes > PACE_FROM and self.consumers:
             self.broker.is_behind = True
         if self.broker.memory_used > self.broker.pager.mark:
@@ -191,140 +249,97 @@ class Queue:
             self._is_touched = True
             self.broker.touched.append(self)
 
+    def expect(self, published: int, ttl: int, first: int, stop: int) -> None:
+        """Messages `first` to `stop - 1` came with an expiration."""
+        if self.expiry is None:
+            self.expiry = Expiry(self)
+        self.expiry.expect(published, ttl, first, stop)
+
     def deliver(self) -> None:
-        """Gives ready messages to consumers, in order and in turn, while both are there."""
+        """Gives ready messages to consumers, in order and in turn, while both are there; what is
+        left is judged by the rules of the queue."""
         self._is_touched = False
-        consumers = self.consumers
-        if self.reading:
+        if not hand_out(self):
             return
-        while self.returned or (self.ready and self.ready[0][NUMBER] <= self.reserved_to):
-            turn = consumers.line()
-            if turn is None:
-                break
-            line, first, room = turn
-            if self.returned and is_bare(self.returned[0]):
-                read_returned(self)
-                return
-            if len(line) == 1:
-                self._give(first, room)
-            elif self.returned or not deal_rounds(self, line):
-                self._give(first, 1)
-                if first.is_waiting:
-                    line.move_to_end(first)
-        if self.ready and self.lasting is not None and len(consumers):
-            self.lasting.reserve(self.ready[0][NUMBER])
-        if self.paged is not None and len(consumers):
-            self.read_ahead()
+        if self.expiry is not None:
+            self.expiry.watch()
+        if self.rules.has_limit and not self.rules.refuses:
+            drop_head(self)
 
-    def _give(self, consumer: Consumer, limit: int) -> None:
-        """Up to `limit` messages from the front to one consumer, as its output has room."""
-        output_room = consumer.sink.output_room()
-        if self.returned:
-            entry = self._take_returned()
-            self.broker.counters.messages_redelivered += 1
-            self.hand_over(consumer, [entry], entry_size(entry))
-            return
-        ready, last = self.ready, self.reserved_to
-        if limit >= len(ready) and self.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
-            entries = list(ready)
-            ready.clear()
-            self.hand_over(consumer, entries, self.ready_bytes)
-            return
-        if ready[-1][NUMBER] > last:
-            reserved = takewhile(lambda entry: entry[NUMBER] <= last, islice(ready, limit))
-            limit = sum(1 for _ in reserved)
-        fits = 1 + output_room * len(ready) // self.ready_bytes
-        popleft = ready.popleft
-        entries = [popleft() for _ in range(min(limit, len(ready), fits))]
-        size = entries_size(entries)
-        while size - entry_size(entries[-1]) >= output_room:
-            # The first ones are larger than most.
-            size -= entry_size(entries[-1])
-            ready.appendleft(entries.pop())
-        self.hand_over(consumer, entries, size)
-
-    def _take_returned(self) -> Entry:
+    def take_returned(self) -> Entry:
+        """Takes the first of those that came back."""
         entry = heappop(self.returned)
         self.returned_bytes -= entry_size(entry)
         return entry
 
     def hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
-        """Entries that left the ready ones go out, and are counted where they are now."""
+        """Entries that left the ready ones go to a consumer."""
         count = len(entries)
-        self.ready_bytes -= size
         self.broker.work += count
         counters = self.broker.counters
-        self._note_handed_out(entries, is_settled=consumer.no_ack)
+        self.leave(entries, size, is_settled=consumer.no_ack)
         if consumer.no_ack:
-            self.broker.memory_used -= size
             counters.messages_delivered_consume_auto_ack += count
         else:
             consumer.unacked += count
-            self.unacked_count += count
-            self.unacked_bytes += size
             counters.messages_delivered_consume_manual_ack += count
         consumer.sink.deliver(consumer, entries, size)
 
-    def _note_handed_out(self, entries: list[Entry], *, is_settled: bool) -> None:
+    def leave(self, entries: list[Entry], size: int, *, is_settled: bool) -> None:
+        """Entries that left the ready ones are handed out, and are counted where they are now."""
+        self.ready_bytes -= size
+        forget_bodies(self, entries)
         if self.lasting is not None:
             self.lasting.handed_out(entries, is_settled=is_settled)
         if self.scratch is not None and is_settled:
             self.scratch.settled(entries)
-
-    def keep(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """What is remembered of messages that were handed out and are not settled: all of it, or
-        while memory is short only which they are, as far as they can be read again."""
-        if self.broker.memory_used <= self.broker.pager.mark or not self.stores:
-            return entries
-        return lightened(self, entries)
-
-    def get(self, *, no_ack: bool) -> Entry | None:
-        """Takes the first ready message for basic.get; None if none can be handed out now
-        (`when_ready`)."""
-        if self.returned and is_bare(self.returned[0]) and not self.reading:
-            read_returned(self)
-        elif not self.returned and not self.ready:
-            fetch(self)
-        if self.reading:
-            return None
-        if not self.returned and (not self.ready or self.ready[0][NUMBER] > self.reserved_to):
-            return None
-        entry = self._take_returned() if self.returned else self.ready.popleft()
-        size = entry_size(entry)
-        self._note_handed_out([entry], is_settled=no_ack)
-        self.ready_bytes -= size
-        if no_ack:
+        if is_settled:
             self.broker.memory_used -= size
         else:
-            self.unacked_count += 1
+            self.unacked_count += len(entries)
             self.unacked_bytes += size
-        return entry
 
     def settle(self, entries: list[Entry]) -> None:
-        """These deliveries are acknowledged, or rejected for good."""
+        """These deliveries are acknowledged."""
         if self.is_deleted:
             return
-        count = len(entries)
-        size = entries_size(entries)
-        self.unacked_count -= count
-        self.unacked_bytes -= size
-        self.broker.memory_used -= size
-        self.broker.work += count
+        self._forget_unacked(entries)
         for store in self.stores:
             store.settled(entries)
 
-    def requeue(self, entries: list[Entry]) -> None:
-        """These deliveries go back to their old places, marked as redelivered."""
+    def reject(self, entries: list[Entry]) -> None:
+        """These deliveries are rejected for good."""
         if self.is_deleted:
             return
-        came = [(number, message, times + 1) for number, message, times in entries]
-        push_all(self.returned, came)
+        self._forget_unacked(entries)
+        bury(self, entries, REJECTED)
+
+    def _forget_unacked(self, entries: list[Entry]) -> int:
         size = entries_size(entries)
         self.unacked_count -= len(entries)
         self.unacked_bytes -= size
+        self.broker.memory_used -= size
+        self.broker.work += len(entries)
+        return size
+
+    def requeue(self, entries: list[Entry]) -> None:
+        """These deliveries go back to their old places, marked as redelivered; those that came
+        back too often die."""
+        if self.is_deleted:
+            return
+        size = self._forget_unacked(entries)
+        if self.rules.delivery_limit is not None:
+            entries = without_worn(self, entries)
+            size = entries_size(entries)
+        came = [(number, message, times + 1) for number, message, times in entries]
+        push_all(self.returned, came)
+        if self.expiry is not None:
+            self.expiry.returned(came)
+        if self.rules.max_length_bytes is not None:
+            self.body_bytes += bodies_bytes(came)
         self.ready_bytes += size
         self.returned_bytes += size
-        self.broker.work += len(entries)
+        self.broker.memory_used += size
         if self.lasting is not None:
             self.lasting.returned(entries)
         self.touch()
@@ -346,7 +361,9 @@ class Queue:
         self.returned.clear()
         self.reading = []
         self.broker.memory_used -= self.ready_bytes
-        self.ready_bytes = self.returned_bytes = 0
+        self.ready_bytes = self.returned_bytes = self.body_bytes = 0
+        if self.expiry is not None:
+            self.expiry.close()
         return count
 
     def close(self) -> None:
@@ -358,33 +375,16 @@ class Queue:
             store.journal.forget(store)
         self.broker.memory_used -= self.unacked_bytes
         self.unacked_bytes = self.unacked_count = 0
+        if self.lease is not None:
+            self.lease.renew()
         for consumer in self.consumers:
             self.consumers.remove(consumer)
             self.broker.cancelled.append(consumer)
 
-    def restore(self, lasting: Lasting) -> None:
-        """The queue lasts. What is stored already is ready, and read when it is wanted."""
-        self.lasting = lasting
-        self.stores = (lasting,)
-        lasting.connect(self._reserve_to)
-        if lasting.journal.has_failed:
-            lasting.release()
-        self.next_number = lasting.next_number
-        for run in islice(lasting.stored.runs_from(0), 1):
-            self.paged = Paged(self, run.first, self.next_number, lasting.stored.count)
-
-    def _reserve_to(self, number: int) -> None:
+    def reserve_to(self, number: int) -> None:
+        """Messages up to this number may be handed out: the log knows that they may have been."""
         self.reserved_to = number
         self.touch()
-
-    def when_ready(self, callback: Callable[[bool], None]) -> None:
-        """Calls back when the first ready message can be handed out, or cannot be read."""
-        if self.ready and not self.reading:
-            assert self.lasting is not None
-            self.lasting.reserve(self.ready[0][NUMBER])
-            self.lasting.journal.when_durable(self.lasting.reserved_at, callback)
-        else:
-            self.waiting.append(callback)
 
     def tell(self, *, is_there: bool) -> None:
         """Those who wait for messages to be read go on."""

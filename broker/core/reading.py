@@ -8,13 +8,21 @@ entry comes back, its queue stands still until the content is read, so that orde
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from broker.core import records
-from broker.core.message import CONTENT, MESSAGE, NUMBER, Entry, entries_size
+from broker.core.message import (
+    CONTENT,
+    MESSAGE,
+    NUMBER,
+    Entry,
+    Message,
+    entries_size,
+    make_origin,
+)
 from broker.core.paging import Paged
 from broker.core.records import HEAD
 from broker.core.stored import Run
@@ -26,6 +34,10 @@ if TYPE_CHECKING:
 
 FETCH_BYTES = 1 << 21
 """Octets that are read at once, if the queue has as many."""
+READ_AGAIN_MS = 1000
+"""After so long it is tried again to read what dies."""
+BARE: Message = (b"", 0, make_origin("", ""), 0)
+"""A message of which nothing is in memory."""
 Span = tuple[Location, list[Run]]
 """Where records are that lie one behind the other, and which of their messages are wanted."""
 
@@ -106,11 +118,15 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
                     at = run.skipped + first - run.first
                     messages = messages[at : at + stop - first]
                 some = store.entries(first, messages)
+                if queue.dying:
+                    some = [entry for entry in some if entry[NUMBER] not in queue.dying]
+                paged.count -= len(some)
+                if queue.expiry is not None:
+                    some = queue.expiry.sort_out(some)
                 entries += some
                 # What is known need not be looked up in each message.
                 size += put.memory if len(some) == len(put.sizes) else entries_size(some)
                 paged.first = stop
-    paged.count -= len(entries)
     _page_in(queue, paged, entries, size)
 
 
@@ -136,6 +152,17 @@ def is_bare(entry: Entry) -> bool:
     return not entry[MESSAGE][CONTENT]
 
 
+def keep(queue: Queue, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """What is remembered of messages that were handed out and are not settled: all of it, or while
+    memory is short only which they are, as far as they can be read again."""
+    if queue.broker.memory_used <= queue.broker.pager.mark or not queue.stores:
+        return entries
+    if queue.rules.max_length_bytes is not None:
+        # How long they are must be known if they come back.
+        return entries
+    return lightened(queue, entries)
+
+
 def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
     """Entries that were handed out, without their contents as far as these can be read again. What
     that frees counts no longer."""
@@ -143,7 +170,7 @@ def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
     freed = 0
     for entry in entries:
         number, (content, _, origin, framing), returns = entry
-        found = _where(queue, number)
+        found = where(queue, number)
         if found is not None and found[1].position <= found[0].journal.durable:
             freed += len(content)
             kept.append((number, (b"", 0, origin, framing), returns))
@@ -154,7 +181,8 @@ def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
     return kept
 
 
-def _where(queue: Queue, number: int) -> tuple[Lasting, Run] | None:
+def where(queue: Queue, number: int) -> tuple[Lasting, Run] | None:
+    """Which log has this message of the queue, and in which run; None if it is settled."""
     for store in queue.stores:
         run = store.stored.find(number)
         if run is not None:
@@ -208,7 +236,7 @@ def _first_bare(queue: Queue, octets_max: int) -> tuple[Lasting, list[Piece]]:
     they are: in durable ones, or in the first one that is not yet."""
     pieces: list[Piece] = []
     size = 0
-    found = _where(queue, queue.returned[0][NUMBER])
+    found = where(queue, queue.returned[0][NUMBER])
     assert found is not None, "a message without its content is in a log"
     first_store, _ = found
     while found is not None:
@@ -226,7 +254,7 @@ def _first_bare(queue: Queue, octets_max: int) -> tuple[Lasting, list[Piece]]:
         pieces[-1][1].append(heappop(queue.returned))
         found = None
         if queue.returned and is_bare(queue.returned[0]):
-            found = _where(queue, queue.returned[0][NUMBER])
+            found = where(queue, queue.returned[0][NUMBER])
     return first_store, pieces
 
 
@@ -244,6 +272,74 @@ def _give_back(queue: Queue, entries: list[Entry]) -> None:
     queue.ready_bytes += size
     queue.returned_bytes += size
     queue.broker.memory_used += size
+
+
+# Those that die
+
+
+class _Again:
+    """Tries again to read what could not be read."""
+
+    __slots__ = ("_then", "due")
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self.due: int | None = None
+        self._then = then
+
+    def on_time(self, now: int) -> None:
+        """It is time."""
+        self._then()
+
+
+def read_contents(queue: Queue, entries: list[Entry], done: Callable[[list[Entry]], None]) -> None:
+    """Calls back with these entries and their contents, in order, when they are read; without those
+    that no log has any more. What cannot be read is tried again, and again."""
+    whole: dict[int, Entry] = {}
+    pieces: list[Piece] = []
+    store: Lasting | None = None
+    is_complete = True
+    for entry in entries:
+        number = entry[NUMBER]
+        found = where(queue, number) if is_bare(entry) else None
+        if found is None:
+            if not is_bare(entry):
+                whole[number] = entry
+            continue
+        if store is not None and store is not found[0]:
+            # Another log comes next.
+            is_complete = False
+            whole[number] = entry
+            continue
+        store, run = found
+        if not pieces or (run.position, run.offset) != pieces[-1][0][2:4]:
+            pieces.append((run.part(run.first - run.skipped, run.stop), []))
+        pieces[-1][1].append(entry)
+        whole[number] = entry
+    if store is None:
+        done(list(whole.values()))
+        return
+    journal = store.journal
+
+    def told(octets: list[bytes] | None) -> None:
+        if octets is None:
+            again = _Again(partial(read_contents, queue, entries, done))
+            timers = queue.broker.timers
+            timers.set(again, timers.now + READ_AGAIN_MS)
+            return
+        for filled in map(_filled, pieces, octets):
+            whole.update((entry[NUMBER], entry) for entry in filled)
+        if is_complete:
+            done(list(whole.values()))
+        else:
+            read_contents(queue, list(whole.values()), done)
+        journal.on_progress()
+
+    last = max(run.position for run, _ in pieces)
+    if last > journal.durable:
+        # Some were stored just now.
+        journal.when_durable(last, lambda _: read_contents(queue, entries, done))
+        return
+    journal.log.read([(run.position, run.offset, run.size) for run, _ in pieces], told)
 
 
 def push_all(heap: list[Entry], entries: list[Entry]) -> None:

@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from broker.core.message import (
     MESSAGE_OVERHEAD,
@@ -57,6 +57,10 @@ _RANGE_MAX = 2**32 - 1
 _ROWS_MAX = 1 << 26
 """Ranges or numbers of one record; more go to several records, as the octets of one are few enough
 to be counted in four."""
+
+
+Expiring: TypeAlias = "tuple[int, int] | None"
+"""When messages were published, and after how long they expire, as far as they say that."""
 
 
 class Kind(enum.IntEnum):
@@ -181,20 +185,31 @@ def read_put(batch: bytes, at: int) -> Put:
     return Put(targets, origin, framing & _FRAMING, sizes, headers, at)
 
 
-def read_put_targets(batch: bytes, at: int) -> tuple[list[tuple[int, int]], int]:
-    """The targets of a put record, and how many messages it has; a tenth of the work of reading
-    all of it."""
+def read_put_targets(batch: bytes, at: int) -> tuple[list[tuple[int, int]], int, Expiring]:
+    """The targets of a put record, how many messages it has, and when these were published and
+    after how long they expire; a tenth of the work of reading all of it."""
     count, queue_id, first, size = _ONE_TARGET.unpack_from(batch, at)
     if count == 1:
         # As nearly all have.
-        _, messages = _RUN.unpack_from(batch, at + _ONE_TARGET.size + size)
-        return [(queue_id, first)], messages
+        at += _ONE_TARGET.size + size
+        framing, messages = _RUN.unpack_from(batch, at)
+        return [(queue_id, first)], messages, _read_expiring(batch, at, framing, messages)
     at += _TARGETS.size
     targets = [_TARGET.unpack_from(batch, at + place * _TARGET.size) for place in range(count)]
     at += count * _TARGET.size
     (size,) = _ORIGIN.unpack_from(batch, at)
-    _, messages = _RUN.unpack_from(batch, at + _ORIGIN.size + size)
-    return targets, messages
+    at += _ORIGIN.size + size
+    framing, messages = _RUN.unpack_from(batch, at)
+    return targets, messages, _read_expiring(batch, at, framing, messages)
+
+
+def _read_expiring(batch: bytes, at: int, framing: int, count: int) -> Expiring:
+    if not framing & _EXPIRING or not framing & _TIMED:
+        return None
+    at += _RUN.size + 8 * count
+    (published,) = _TIME.unpack_from(batch, at)
+    (ttl,) = _TIME.unpack_from(batch, at + _TIME.size)
+    return published, ttl
 
 
 def _origin(names: bytes, persistent: bool, published: int | None, ttl: int | None) -> Origin:

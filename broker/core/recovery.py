@@ -8,13 +8,16 @@ it takes as long as reading the log does, and no more memory than the index.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from broker.core import definitions, records
 from broker.core.batches import Batches
 from broker.core.journal import Journal
 from broker.core.lasting import Lasting
+from broker.core.paging import Paged
 from broker.core.policies import PolicyError
+from broker.core.queue import Queue
 from broker.core.records import Kind
 from broker.core.stored import Run
 from broker.storage.log import Log, LogDamagedError, Position
@@ -72,10 +75,12 @@ class Recovery:
         return queue
 
     def _read_put(self, at: int, end: int) -> None:
-        targets, count = records.read_put_targets(self._batch, at)
+        targets, count, expiring = records.read_put_targets(self._batch, at)
         share = -((at - end) // (count * len(targets)))
         for queue_id, first in targets:
             queue = self._queue(queue_id)
+            if expiring is not None:
+                queue.expiring.append((*expiring, first, first + count))
             run = Run(first, count, self._position, at, end - at, 0, share)
             self._batches.hold(self._position, share * count)
             if first >= queue.next_number:
@@ -158,9 +163,28 @@ class Recovery:
         for queue_id, queue in queues.items():
             lasting = self._queue(queue_id)
             lasting.end_recovery()
-            queue.restore(lasting)
             broker.vhosts[queue.vhost_name].policies.apply(queue)
+            restore(queue, lasting)
         broker.next_queue_id = self._seen + 1
+
+
+def restore(queue: Queue, lasting: Lasting) -> None:
+    """The queue lasts. What is stored already is ready, and read when it is wanted."""
+    queue.lasting = lasting
+    queue.stores = (lasting,)
+    lasting.connect(queue.reserve_to)
+    if lasting.journal.has_failed:
+        lasting.release()
+    queue.next_number = lasting.next_number
+    for run in islice(lasting.stored.runs_from(0), 1):
+        queue.paged = Paged(queue, run.first, queue.next_number, lasting.stored.count)
+        if queue.rules.max_length_bytes is not None:
+            queue.body_bytes = lasting.stored.live_bytes
+    for published, ttl, first, stop in lasting.expiring:
+        queue.expect(published, ttl, first, stop)
+    lasting.expiring = []
+    if queue.expiry is not None or queue.rules.has_limit:
+        queue.touch()
 
 
 def recover(broker: Broker, log: Log) -> None:

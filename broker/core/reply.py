@@ -24,6 +24,9 @@ class ReplyChannel:
     is_deleted = False
     lasting = None
     shares_room = False
+    is_timed = False
+    refuses = False
+    next_number = 0
 
     def __init__(self, sink: ReplySink) -> None:
         self._sink = sink

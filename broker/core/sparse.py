@@ -56,6 +56,10 @@ class Sparse:
         """Takes the first one; KeyError if there is none."""
         return self._entries.popitem(last=False)[1]
 
+    def pop(self) -> Entry:
+        """Takes the last one; KeyError if there is none."""
+        return self._entries.popitem()[1]
+
     def clear(self) -> None:
         """Drops all."""
         self._entries.clear()

@@ -23,6 +23,7 @@ from broker.core.lasting import Lasting
 from broker.core.live_policies import LivePolicies
 from broker.core.policies import Policy
 from broker.core.queue import Owner, Queue
+from broker.core.recovery import restore
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
 from exchanges import BindingArgumentError
@@ -211,7 +212,7 @@ class VHost:
     def _store_queue(self, queue: Queue, journal: Journal) -> None:
         lasting = Lasting(journal, self.broker.next_queue_id)
         self.broker.next_queue_id += 1
-        queue.restore(lasting)
+        restore(queue, lasting)
         self.broker.define(queue_definition(queue))
 
     def delete_queue(

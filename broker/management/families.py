@@ -15,7 +15,7 @@ from broker.management.totals import Totals
 
 PROTOCOL = {"protocol": "amqp091"}
 # RabbitMQ counts by type of queue; every queue here is what it calls a classic one.
-_QUEUE_TYPE = {**PROTOCOL, "queue_type": "rabbit_classic_queue"}
+QUEUE_TYPE = {**PROTOCOL, "queue_type": "rabbit_classic_queue"}
 _NO_LABELS: dict[str, str] = {}
 
 
@@ -173,49 +173,49 @@ _DELIVERED = (
         "global_messages_delivered",
         "Messages given to clients, in every way",
         lambda c: c.messages_delivered,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_delivered_consume_manual_ack",
         "Messages delivered to consumers that acknowledge",
         lambda c: c.messages_delivered_consume_manual_ack,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_delivered_consume_auto_ack",
         "Messages delivered to consumers that do not acknowledge",
         lambda c: c.messages_delivered_consume_auto_ack,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_delivered_get_manual_ack",
         "Messages fetched with basic.get, to be acknowledged",
         lambda c: c.messages_delivered_get_manual_ack,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_delivered_get_auto_ack",
         "Messages fetched with basic.get, without acknowledgement",
         lambda c: c.messages_delivered_get_auto_ack,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_get_empty",
         "basic.get that found no message",
         lambda c: c.messages_get_empty,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_redelivered",
         "Deliveries of messages that had been delivered before",
         lambda c: c.messages_redelivered,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
     _counter(
         "global_messages_acknowledged",
         "Messages acknowledged by clients",
         lambda c: c.messages_acknowledged,
-        _QUEUE_TYPE,
+        QUEUE_TYPE,
     ),
 )
 _NODE = (

@@ -18,9 +18,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from broker.core.broker import Broker
+from broker.core.dead_letters import REASONS
 from broker.core.queue import Queue
 from broker.management.facts import NodeFacts
-from broker.management.families import FAMILIES, PROTOCOL, QUEUES, Family, Reading
+from broker.management.families import FAMILIES, PROTOCOL, QUEUE_TYPE, QUEUES, Family, Reading
 from broker.management.totals import Totals, all_queues
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,6 +31,12 @@ SIZE_LABELS = ("100.0", "1000.0", "10000.0", "100000.0", "1e+06", "1e+07", "5e+0
 QUEUES_SLICE = 10
 """Queues that are written at once: about 0.2 ms, nearly all of it prometheus_client's."""
 _NO_LABELS: dict[str, str] = {}
+_DEATHS = {
+    "rejected": "Messages that consumers rejected for good",
+    "expired": "Messages that expired",
+    "maxlen": "Messages that were too many for their queue",
+    "delivery_limit": "Messages that came back too often",
+}
 
 
 class Metrics(Collector):
@@ -83,6 +90,7 @@ class Metrics(Collector):
             if value is not None:
                 yield _metric(family.type, family.name, family.help, value, family.labels)
         yield self._message_sizes()
+        yield from self._dead_letters()
         yield self._build_info()
         yield self._identity_info(endpoint)
 
@@ -96,6 +104,16 @@ class Metrics(Collector):
         metric.add_sample(f"{name}_count", PROTOCOL, at_most[-1])
         metric.add_sample(f"{name}_sum", PROTOCOL, total)
         return metric
+
+    def _dead_letters(self) -> Iterator[Metric]:
+        counts = self.broker.counters.messages_dead_lettered
+        for reason in REASONS:
+            name = f"rabbitmq_global_messages_dead_lettered_{reason}_total"
+            metric = Metric(name, _DEATHS[reason], "counter")
+            for strategy in ("disabled", "at_most_once", "at_least_once"):
+                labels = {**QUEUE_TYPE, "dead_letter_strategy": strategy}
+                metric.add_sample(name, labels, counts[reason, strategy])
+            yield metric
 
     def _build_info(self) -> Metric:
         identity = self.broker.identity

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from broker.core.consumer import BATCH_MAX, Consumer
 from broker.core.message import ORIGIN, Entry, Message, content_for, framing
 from broker.core.queue import Queue
+from broker.core.reading import keep
 from broker.errors import storage_failed
 from broker.protocol.assembly import Assembly
 from broker.protocol.output import LARGE
@@ -134,7 +135,7 @@ class Channel:
         if consumer.no_ack:
             unacked.skip(len(entries))
         else:
-            unacked.add(consumer, consumer.queue.keep(entries))
+            unacked.add(consumer, keep(consumer.queue, entries))
             self.consumed_unacked += len(entries)
 
     def _make_head(self, consumer: Consumer, tail_size: int) -> bytes:
@@ -191,6 +192,12 @@ class Channel:
                 # As one by one: who was woken by the last group goes first.
                 self.connection.broker.run_deliveries()
             consumer.queue.settle(entries)
+            self._release(consumer, len(entries))
+
+    def reject(self, groups: list[Group]) -> None:
+        """Lets these deliveries die, and makes room for others."""
+        for consumer, entries in groups:
+            consumer.queue.reject(entries)
             self._release(consumer, len(entries))
 
     def requeue(self, groups: list[Group]) -> None:

@@ -10,10 +10,22 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import check_expiry, is_quorum
+from broker.core.dead_letters import MAXLEN, dead_letter
 from broker.core.exchange import Exchange
-from broker.core.message import ORIGIN, PERSISTENT, Message, Origin, make_origin, size_of
+from broker.core.limits import is_full
+from broker.core.message import (
+    ORIGIN,
+    PERSISTENT,
+    PUBLISHED,
+    TTL,
+    Message,
+    Origin,
+    make_origin,
+    with_time,
+)
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
+from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.errors import AMQPError, ReplyCode, exchange_title, storage_failed
 from broker.protocol.assembly import PUBLISH
 from broker.wire import properties
@@ -42,11 +54,13 @@ class Route:
         "all_last",
         "cost",
         "exchange",
+        "is_timed",
         "mandatory",
         "may_last",
         "origin",
         "persistent_origin",
         "queues",
+        "refuses",
         "stamp",
     )
 
@@ -60,6 +74,10 @@ class Route:
         self.all_last = False
         self.exchange: Exchange | None = None
         self.queues: list[Queue] | None = None
+        # Whether it matters to a queue when messages were published.
+        self.is_timed = False
+        # Whether a queue may refuse them.
+        self.refuses = False
         # Steps that one message takes: queues, or what is looked at to find them.
         self.cost = 1
         # The epochs of topology and permissions for which `queues` holds.
@@ -109,6 +127,9 @@ def resolve(channel: Channel, route: Route) -> None:
     route.queues = queues if is_fixed else None
     route.may_last = any(queue.lasting for queue in queues) if is_fixed else broker.lasts
     route.all_last = is_fixed and any(is_quorum(queue.arguments) for queue in queues)
+    known = queues if is_fixed else list(vhost.queues.values())
+    route.is_timed = any(queue.is_timed for queue in known)
+    route.refuses = any(queue.refuses for queue in known)
     route.cost = max(1, len(queues), 0 if is_fixed else broker.work - work)
     route.stamp = stamp
 
@@ -118,6 +139,13 @@ def origin_of(route: Route, octets: bytes, at: int, flags: int) -> Origin:
     if route.may_last and (route.all_last or properties.is_persistent(octets, at, flags)):
         return route.persistent_origin
     return route.origin
+
+
+def set_time(route: Route, now: int) -> None:
+    """Messages that are published on this route from now on say so."""
+    if route.origin[PUBLISHED] != now:
+        route.origin = with_time(route.origin, now)
+        route.persistent_origin = with_time(route.persistent_origin, now)
 
 
 def is_special(flags: int, header: bytes) -> bool:
@@ -138,9 +166,10 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
         channel.transaction.publish(route, messages, route.queues)
         return
     queues = route.queues
-    if queues is None:
+    if queues is None or route.refuses:
         for message in messages:
-            _hand_out(channel, route, message, _queues_of(channel, route, message))
+            found = _queues_of(channel, route, message) if queues is None else queues
+            _hand_out(channel, route, message, found)
     elif len(queues) > 1 and _share_room(queues):
         for message in messages:
             _hand_out(channel, route, message, queues)
@@ -161,6 +190,9 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
     ):
         # CC and BCC may lead to queues that last where the routing key does not.
         origin = route.persistent_origin
+    expiration = properties.text_property(header, properties.EXPIRATION)
+    if expiration is not None:
+        origin = with_time(origin, channel.connection.broker.timers.now, int(expiration))
     message = (edited + content[header_size:], len(edited), origin, framing)
     keys = [origin[1], *_sender_keys(header)]
     _count_received(channel, 1)
@@ -196,6 +228,10 @@ def publish_committed(
     """Publishes a message of a transaction that commits."""
     if queues is None:
         queues = _queues_of(channel, route, message)
+    content, header_size, origin, framing = message
+    if origin[PUBLISHED] is not None:
+        now = channel.connection.broker.timers.now
+        message = (content, header_size, with_time(origin, now, origin[TTL]), framing)
     _hand_out(channel, route, message, [queue for queue in queues if not queue.is_deleted])
 
 
@@ -217,7 +253,27 @@ def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Que
     if not queues:
         _not_routed(channel, route, [message])
         return
+    if any(queue.refuses for queue in queues):
+        queues = _with_room(channel, queues, message)
+        if not queues:
+            return
     _append(channel, queues, [message])
+
+
+def _with_room(channel: Channel, queues: list[Queue], message: Message) -> list[Queue]:
+    """Those of the queues that take this message, after their consumers took what they could. If
+    one does not, its publisher is told with basic.nack, if it is to be told anything
+    (rabbit_channel, `rejected`)."""
+    channel.connection.broker.run_deliveries()
+    full = [queue for queue in queues if queue.refuses and is_full(queue, message)]
+    if not full:
+        return queues
+    for queue in full:
+        if queue.rules.overflow == REJECT_PUBLISH_DLX:
+            dead_letter(queue, [message], MAXLEN)
+    if channel.is_confirming:
+        channel.refuse(1)
+    return [queue for queue in queues if queue not in full]
 
 
 def _append(channel: Channel, queues: list[Queue], messages: list[Message]) -> None:
@@ -225,37 +281,20 @@ def _append(channel: Channel, queues: list[Queue], messages: list[Message]) -> N
     if broker.touched and _share_room(queues):
         # As one by one: what came before takes its part of that room first.
         broker.run_deliveries()
-    size = size_of(messages)
-    for queue in queues:
-        queue.publish(messages, size)
-    broker.counters.messages_routed += len(messages) * len(queues)
-    if messages[0][ORIGIN][PERSISTENT]:
-        _write(channel, queues, messages)
+    is_written = broker.enqueue(queues, messages)
+    journal = broker.journal
+    if journal is None or not messages[0][ORIGIN][PERSISTENT]:
+        return
+    if any(queue.lasting is not None for queue in queues):
+        if not is_written and not channel.is_confirming:
+            raise storage_failed(journal.log.reason, 0)
+        # Confirms wait for it.
+        channel.written_to = journal.position
 
 
 def _share_room(queues: list[Queue]) -> bool:
     """Whether consumers of one of these queues share the room of their channel with others."""
     return any(queue.shares_room for queue in queues)
-
-
-def _write(channel: Channel, queues: list[Queue], messages: list[Message]) -> None:
-    """Persistent messages that were published to these queues just now are written down, if the
-    queues last; their confirms wait for it."""
-    journal = channel.connection.broker.journal
-    count = len(messages)
-    lasting = []
-    firsts = []
-    for queue in queues:
-        if queue.lasting is not None:
-            lasting.append(queue.lasting)
-            firsts.append(queue.next_number - count)
-    if journal is None or not lasting:
-        return
-    if not journal.has_failed:
-        journal.put(lasting, firsts, messages)
-    elif not channel.is_confirming:
-        raise storage_failed(journal.log.reason, 0)
-    channel.written_to = journal.position
 
 
 def _count_received(channel: Channel, count: int) -> None:

@@ -3,6 +3,7 @@ reference; RabbitMQ, "AMQP 0-9-1 Model": atomic only for one queue)."""
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 from broker.core.message import ORIGIN, PERSISTENT, Message, size_of
@@ -19,9 +20,17 @@ LASTING_BYTES_MAX = 1 << 30
 have four octets, and which is one piece for the disk and for cleaning."""
 
 
+class Outcome(enum.Enum):
+    """How deliveries are settled."""
+
+    ACKNOWLEDGED = enum.auto()
+    REJECTED = enum.auto()
+    REQUEUED = enum.auto()
+
+
 class Transaction:
     """Publishes with the queues they were routed to (None: route at commit), and settlements as
-    (delivery tags, whether they are requeued). `settled` holds the tags of all settlements: the
+    (delivery tags, outcome). `settled` holds the tags of all settlements: the
     client may not settle them again, though they stay unacknowledged until the commit. What is
     held counts in `Broker.memory_used` until `drop`."""
 
@@ -37,7 +46,7 @@ class Transaction:
 
     def __init__(self, broker: Broker) -> None:
         self.publishes: list[tuple[Route, Message, list[Queue] | None]] = []
-        self.settlements: list[tuple[list[int], bool]] = []
+        self.settlements: list[tuple[list[int], Outcome]] = []
         self.settled: set[int] = set()
         # How many of these are acknowledgements.
         self.acknowledged = 0

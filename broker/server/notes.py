@@ -145,6 +145,24 @@ def _policy_cleared(details: Details) -> None:
     SERVER.info("%s is cleared", _policy(details)[1])
 
 
+def _queue_expired(details: Details) -> None:
+    QUEUE.info(
+        "queue '%s' in vhost '%s' was unused for its x-expires and is deleted",
+        _text(details, "queue"),
+        _text(details, "vhost"),
+    )
+
+
+def _dead_letter_cycle(details: Details) -> None:
+    targets = details["targets"]
+    assert isinstance(targets, dict)
+    QUEUE.warning(
+        "queue '%s': dead letters dropped that would go round and round: %s",
+        _text(details, "queue"),
+        ", ".join(f"{count} to '{printable(name)}'" for name, count in targets.items()),
+    )
+
+
 def _memory_short(details: Details) -> None:
     SERVER.warning(
         "memory: %s octets of messages are above the limit of %s: publishers are paused",
@@ -217,6 +235,8 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "arguments_without_effect": _arguments_without_effect,
     "policy_set": _policy_set,
     "policy_cleared": _policy_cleared,
+    "queue_expired": _queue_expired,
+    "dead_letter_cycle": _dead_letter_cycle,
     "memory_short": _memory_short,
     "memory_free": _memory_free,
     "log_state": _log_state,

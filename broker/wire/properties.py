@@ -7,11 +7,19 @@ edited leaves its neighbours untouched to the bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
 from broker.wire.frames import CONTENT_HEADER, CONTENT_HEADER_MIN, HEADER, frame
-from broker.wire.table import Table, TableError, check_table, decode_table, remove_field
+from broker.wire.table import (
+    Table,
+    TableError,
+    check_table,
+    decode_table,
+    encode_table,
+    remove_field,
+)
 
 CONTENT_TYPE: Final = 0x8000
 CONTENT_ENCODING: Final = 0x4000
@@ -156,6 +164,17 @@ def without_header(header: bytes, name: str) -> bytes:
     """The header frame with one top-level entry cut out of its `headers` table."""
     start, end = _find(header, HEADERS)
     table = remove_field(header[start + 4 : end], name)
+    return replace_property(header, HEADERS, len(table).to_bytes(4, "big") + table)
+
+
+def with_headers(header: bytes, fields: Table, dropped: Iterable[str] = ()) -> bytes:
+    """The header frame with these top-level entries in its `headers` table instead of those of the
+    same names, and without those that are dropped; all others stay as they are."""
+    start, end = _find(header, HEADERS)
+    table = header[start + 4 : end]
+    for name in (*fields, *dropped):
+        table = remove_field(table, name)
+    table += encode_table(fields)[4:]
     return replace_property(header, HEADERS, len(table).to_bytes(4, "big") + table)
 
 

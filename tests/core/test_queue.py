@@ -3,6 +3,7 @@
 import pytest
 
 from broker.core.broker import Broker
+from broker.core.dispatch import get
 from broker.core.message import NUMBER, RETURNS
 from broker.core.queue import PACE_FROM, Queue
 from broker.wire.table import Field
@@ -37,7 +38,7 @@ def counts(queue: Queue) -> tuple[int, int, int]:
 
 def bodies_left(queue: Queue) -> list[bytes]:
     left = []
-    while (entry := queue.get(no_ack=True)) is not None:
+    while (entry := get(queue, no_ack=True)) is not None:
         left.append(body_of(entry))
     return left
 
@@ -114,10 +115,10 @@ def test_returned_message_is_marked_and_keeps_its_number(queue: Queue, broker: B
 
 
 def test_get_takes_the_first_one_returned_or_not(queue: Queue) -> None:
-    assert queue.get(no_ack=False) is None
+    assert get(queue, no_ack=False) is None
     publish(queue, b"1", b"2", b"3")
-    first = queue.get(no_ack=False)
-    second = queue.get(no_ack=False)
+    first = get(queue, no_ack=False)
+    second = get(queue, no_ack=False)
     assert first is not None
     assert second is not None
     queue.requeue([second])
@@ -231,6 +232,6 @@ def test_numbers_are_never_reused(queue: Queue) -> None:
     publish(queue, b"1", b"2")
     queue.purge()
     publish(queue, b"3")
-    entry = queue.get(no_ack=True)
+    entry = get(queue, no_ack=True)
     assert entry is not None
     assert entry[NUMBER] == 3

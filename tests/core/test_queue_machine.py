@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.core.consumer import Consumer
+from broker.core.dispatch import get
 from broker.core.message import NUMBER, RETURNS, Entry
 from broker.core.queue import Queue
 from broker.wire.table import Table
@@ -178,7 +179,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(no_ack=st.booleans())
     def get(self, *, no_ack: bool) -> None:
         self.end_batch()
-        entry = self.queue.get(no_ack=no_ack)
+        entry = get(self.queue, no_ack=no_ack)
         wanted = self.model.ready.pop(0) if self.model.ready else None
         assert (None if entry is None else entry[NUMBER]) == wanted
         if entry is not None and not no_ack:

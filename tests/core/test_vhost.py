@@ -122,12 +122,15 @@ def test_wrong_arguments_make_no_queue(vhost: VHost) -> None:
 def test_arguments_without_effect_are_noted_once_per_queue() -> None:
     notes = Notes()
     vhost = make_broker(notes=notes).add_vhost("/")
-    arguments = {"x-message-ttl": Field("byte", 1), "x-max-length": Field("byte", 1)}
+    arguments = {"x-max-priority": Field("byte", 1), "x-consumer-timeout": Field("byte", 1)}
     for _ in range(2):
         vhost.declare_queue("q", arguments=arguments)
     vhost.declare_queue("plain", arguments={"x-queue-type": text("classic")})
     assert notes == [
-        ("arguments_without_effect", {"queue": "q", "arguments": ["x-max-length", "x-message-ttl"]})
+        (
+            "arguments_without_effect",
+            {"queue": "q", "arguments": ["x-consumer-timeout", "x-max-priority"]},
+        )
     ]
 
 

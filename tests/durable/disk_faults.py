@@ -7,6 +7,7 @@ from typing import Any
 from broker.core import reading, records
 from broker.core.broker import Broker
 from broker.core.journal import Journal
+from broker.core.lasting import Lasting
 from broker.core.message import Entry
 from broker.core.paging import Paged
 from broker.core.queue import Queue
@@ -18,7 +19,7 @@ from tests.durable.faults import Fault
 page_in = reading._page_in
 filled = reading._filled
 purge = Queue.purge
-settle = Queue.settle
+settled = Lasting.settled
 drop_ready = Queue._drop_ready
 tell = Queue.tell
 store_anew = Journal.store_anew
@@ -48,10 +49,9 @@ def purge_but_for_the_scratch_log(queue: Queue) -> int:
     return count
 
 
-def settle_but_in_the_scratch_log(queue: Queue, entries: list[Any]) -> None:
-    stores, queue.stores = queue.stores, tuple(s for s in queue.stores if s is queue.lasting)
-    settle(queue, entries)
-    queue.stores = stores
+def settled_but_in_the_scratch_log(lasting: Lasting, entries: list[Any]) -> None:
+    if not lasting.journal.is_scratch:
+        settled(lasting, entries)
 
 
 def fill_unmarked(piece: reading.Piece, octets: bytes) -> list[Entry]:
@@ -112,7 +112,7 @@ def refuse_after_a_failure(channel: Channel, method: Any, *, lasts: bool) -> Non
 
 DISK_FAULTS: dict[str, Fault] = {
     "what is settled stays in the scratch log": Fault(
-        "live bytes", Queue, "settle", settle_but_in_the_scratch_log, "backlog"
+        "live bytes", Lasting, "settled", settled_but_in_the_scratch_log, "backlog"
     ),
     "what came back is unmarked when it was read": Fault(
         "redelivered", reading, "_filled", fill_unmarked, "backlog"

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import consumer_priority
 from broker.core.consumer import Consumer
+from broker.core.dispatch import get as take_for_get
+from broker.core.dispatch import when_ready
 from broker.core.message import MESSAGE, ORIGIN, RETURNS, content_for
 from broker.core.queue import Queue
+from broker.core.reading import keep
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.protocol.batch import acknowledge, unknown_delivery_tag
 from broker.protocol.names import check_permission, queue_name
+from broker.protocol.transaction import Outcome
 from broker.protocol.unacked import Group
 from broker.protocol.waiting import wait
 from broker.wire.methods import commands, encode_method, make
@@ -123,9 +127,10 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
     check_permission(channel, "read", "queue", name)
     queue = channel.vhost.get_queue(name, channel.connection)
     counters = channel.connection.broker.counters
-    entry = queue.get(no_ack=method.no_ack)
+    queue.use()
+    entry = take_for_get(queue, no_ack=method.no_ack)
     if entry is None and queue.messages_ready:
-        queue.when_ready(wait(channel, lambda: get(channel, method), method.index))
+        when_ready(queue, wait(channel, lambda: get(channel, method), method.index))
         return
     if entry is None:
         counters.messages_get_empty += 1
@@ -137,7 +142,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
         channel.unacked.skip(1)
     else:
         counters.messages_delivered_get_manual_ack += 1
-        channel.unacked.add(_getter(channel, queue), queue.keep([entry]))
+        channel.unacked.add(_getter(channel, queue), keep(queue, [entry]))
     counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
     exchange, routing_key = message[ORIGIN][:2]
@@ -167,7 +172,7 @@ def ack(channel: Channel, method: commands.Basic.Ack) -> None:
     """basic.ack: these deliveries are done with."""
     if channel.transaction is not None:
         channel.transaction.acknowledged += _settle_later(
-            channel, method.delivery_tag, multiple=method.multiple, requeue=False
+            channel, method.delivery_tag, multiple=method.multiple, outcome=Outcome.ACKNOWLEDGED
         )
     else:
         acknowledge(channel, method.delivery_tag, multiple=method.multiple)
@@ -185,7 +190,8 @@ def reject(channel: Channel, method: commands.Basic.Reject) -> None:
 
 def _reject(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> None:
     if channel.transaction is not None:
-        _settle_later(channel, tag, multiple=multiple, requeue=requeue)
+        outcome = Outcome.REQUEUED if requeue else Outcome.REJECTED
+        _settle_later(channel, tag, multiple=multiple, outcome=outcome)
         return
     groups = channel.unacked.take(tag, multiple=multiple)
     if groups is None:
@@ -193,10 +199,10 @@ def _reject(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> Non
     if requeue:
         channel.requeue(groups)
     else:
-        channel.acknowledge(groups)
+        channel.reject(groups)
 
 
-def _settle_later(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> int:
+def _settle_later(channel: Channel, tag: int, *, multiple: bool, outcome: Outcome) -> int:
     """Keeps a settlement for the commit, and returns how many deliveries it is for."""
     transaction = channel.transaction
     assert transaction is not None
@@ -205,7 +211,7 @@ def _settle_later(channel: Channel, tag: int, *, multiple: bool, requeue: bool) 
     if not tags and not (multiple and tag == 0):
         raise unknown_delivery_tag(tag)
     transaction.settled.update(tags)
-    transaction.settlements.append((tags, requeue))
+    transaction.settlements.append((tags, outcome))
     return len(tags)
 
 

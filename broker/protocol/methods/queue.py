@@ -50,6 +50,7 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
         if method.exclusive:
             channel.connection.exclusive_queues[queue] = None
         channel.connection.broker.counters.queues_declared += 1
+    queue.use()
     channel.last_queue_name = queue.name
     if not method.nowait:
         ready, consumers = queue.messages_ready, len(queue.consumers)

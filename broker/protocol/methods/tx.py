@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol.publish import publish_committed
-from broker.protocol.transaction import Transaction
+from broker.protocol.transaction import Outcome, Transaction
 from broker.wire.methods import commands
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
     transaction.drop()
     for route, message, queues in publishes:
         publish_committed(channel, route, message, queues)
-    for tags, requeue in transaction.settlements:
+    for tags, outcome in transaction.settlements:
         for tag in tags:
             groups = channel.unacked.take(tag, multiple=False) or []
-            if requeue:
+            if outcome is Outcome.REQUEUED:
                 channel.requeue(groups)
+            elif outcome is Outcome.REJECTED:
+                channel.reject(groups)
             else:
                 channel.acknowledge(groups)
     channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged

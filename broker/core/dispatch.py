@@ -1,0 +1,99 @@
+"""Ready messages on their way to consumers, in order and in turn; and to basic.get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
+
+from broker.core.consumer import Consumer
+from broker.core.message import NUMBER, Entry, entries_size, entry_size
+from broker.core.reading import fetch, is_bare, read_returned
+from broker.core.rounds import deal_rounds
+
+if TYPE_CHECKING:
+    from broker.core.queue import Queue
+
+
+def hand_out(queue: Queue) -> bool:
+    """Gives ready messages to consumers while both are there. False if more will be given when the
+    disk has answered, so that what is left is not to be judged yet."""
+    consumers = queue.consumers
+    if queue.reading:
+        return False
+    while queue.returned or queue.ready:
+        is_reserved = bool(queue.returned) or queue.ready[0][NUMBER] <= queue.reserved_to
+        turn = consumers.line() if is_reserved else None
+        if turn is None:
+            break
+        line, first, room = turn
+        if queue.returned and is_bare(queue.returned[0]):
+            read_returned(queue)
+            return False
+        if len(line) == 1:
+            _give(queue, first, room)
+        elif queue.returned or not deal_rounds(queue, line):
+            _give(queue, first, 1)
+            if first.is_waiting:
+                line.move_to_end(first)
+    if queue.ready and queue.lasting is not None and len(consumers):
+        queue.lasting.reserve(queue.ready[0][NUMBER])
+    if queue.paged is not None and len(consumers):
+        queue.read_ahead()
+    if queue.ready and queue.ready[0][NUMBER] > queue.reserved_to:
+        return consumers.line() is None
+    return True
+
+
+def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
+    """Up to `limit` messages from the front to one consumer, as its output has room."""
+    output_room = consumer.sink.output_room()
+    if queue.returned:
+        entry = queue.take_returned()
+        queue.broker.counters.messages_redelivered += 1
+        queue.hand_over(consumer, [entry], entry_size(entry))
+        return
+    ready, last = queue.ready, queue.reserved_to
+    if limit >= len(ready) and queue.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
+        entries = list(ready)
+        ready.clear()
+        queue.hand_over(consumer, entries, queue.ready_bytes)
+        return
+    if ready[-1][NUMBER] > last:
+        reserved = takewhile(lambda entry: entry[NUMBER] <= last, islice(ready, limit))
+        limit = sum(1 for _ in reserved)
+    fits = 1 + output_room * len(ready) // queue.ready_bytes
+    popleft = ready.popleft
+    entries = [popleft() for _ in range(min(limit, len(ready), fits))]
+    size = entries_size(entries)
+    while size - entry_size(entries[-1]) >= output_room:
+        # The first ones are larger than most.
+        size -= entry_size(entries[-1])
+        ready.appendleft(entries.pop())
+    queue.hand_over(consumer, entries, size)
+
+
+def get(queue: Queue, *, no_ack: bool) -> Entry | None:
+    """Takes the first ready message for basic.get; None if none can be handed out now
+    (`when_ready`)."""
+    if queue.returned and is_bare(queue.returned[0]) and not queue.reading:
+        read_returned(queue)
+    elif not queue.returned and not queue.ready:
+        fetch(queue)
+    if queue.reading:
+        return None
+    if not queue.returned and (not queue.ready or queue.ready[0][NUMBER] > queue.reserved_to):
+        return None
+    entry = queue.take_returned() if queue.returned else queue.ready.popleft()
+    queue.leave([entry], entry_size(entry), is_settled=no_ack)
+    return entry
+
+
+def when_ready(queue: Queue, callback: Callable[[bool], None]) -> None:
+    """Calls back when the first ready message can be handed out, or cannot be read."""
+    if queue.ready and not queue.reading:
+        assert queue.lasting is not None
+        queue.lasting.reserve(queue.ready[0][NUMBER])
+        queue.lasting.journal.when_durable(queue.lasting.reserved_at, callback)
+    else:
+        queue.waiting.append(callback)

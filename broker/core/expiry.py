@@ -1,0 +1,214 @@
+"""Messages and queues that expire.
+
+Theory of operation. A message expires after its queue's TTL or after the expiration it came with,
+whichever is less (RabbitMQ, "Time-To-Live and Expiration"); both count from when it was published,
+which its origin says. Under a queue's TTL alone messages expire in order, so only the first one is
+watched. One with an expiration of its own may be due anywhere in the queue: its deadline is kept by
+number, from the end of the batch on in which it came, since most are delivered before that. What
+has expired is never delivered, wherever it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify
+from typing import TYPE_CHECKING
+
+from broker.core.dead_letters import EXPIRED, bury
+from broker.core.deadlines import DEADLINE_BYTES, Deadlines
+from broker.core.lines import (
+    discard,
+    first,
+    first_number,
+    leave_ready,
+    ready_numbers,
+    take_first,
+    use_sparse,
+)
+from broker.core.message import (
+    MESSAGE,
+    NUMBER,
+    ORIGIN,
+    PUBLISHED,
+    TTL,
+    Entry,
+    Origin,
+    entry_size,
+)
+from broker.core.reading import fetch
+from broker.core.sparse import SPARSE_BYTES
+
+if TYPE_CHECKING:
+    from broker.core.queue import Queue
+
+EXPIRED_AT_ONCE = 1000
+"""Messages of one queue that expire in one turn."""
+_COMPACT_FROM = 1024
+"""Deadlines of messages that are gone which are kept anyway."""
+
+
+class Expiry:
+    """When the messages of one queue expire."""
+
+    __slots__ = ("_came", "_deadlines", "_extra", "due", "queue")
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.due: int | None = None
+        # Of messages with an expiration of their own.
+        self._deadlines = Deadlines()
+        # Those of this batch: (deadline, first number, number behind the last one).
+        self._came: list[tuple[int, int, int]] = []
+        # Octets of memory that count for all this.
+        self._extra = 0
+
+    def deadline(self, origin: Origin) -> int | None:
+        """When a message of this origin expires in the queue; None for never."""
+        published, own = origin[PUBLISHED], origin[TTL]
+        ttl = self.queue.rules.message_ttl
+        if own is not None and (ttl is None or own < ttl):
+            ttl = own
+        return None if published is None or ttl is None else published + ttl
+
+    def expect(self, published: int, own: int, first: int, stop: int) -> None:
+        """Messages `first` to `stop - 1` came with an expiration of their own."""
+        ttl = self.queue.rules.message_ttl
+        if ttl is None or own < ttl:
+            # They may expire before others that came before them.
+            self._came.append((published + own, first, stop))
+
+    def returned(self, entries: Iterable[Entry]) -> None:
+        """Messages came back."""
+        for number, message, _ in entries:
+            *_, published, own = message[ORIGIN]
+            if own is not None and published is not None:
+                self.expect(published, own, number, number + 1)
+
+    def watch(self) -> None:
+        """What could be delivered is: watches what is left, and lets go of what is due."""
+        queue = self.queue
+        now = queue.broker.timers.now
+        if self._came:
+            self._watch_own(now)
+        due = self._next()
+        if due is not None and due <= now:
+            self.on_time(now)
+        else:
+            queue.broker.timers.set(self, due)
+
+    def _watch_own(self, now: int) -> None:
+        queue = self.queue
+        came, self._came = self._came, []
+        least = first_number(queue)
+        if least is None:
+            return
+        for deadline, start, stop in came:
+            for number in range(max(start, least), stop):
+                self._deadlines.add(deadline, number, now)
+        if self._deadlines:
+            use_sparse(queue)
+        if len(self._deadlines) > _COMPACT_FROM + 2 * queue.messages_ready:
+            self._deadlines.keep(set(ready_numbers(queue)).__contains__)
+        self._count()
+
+    def _count(self) -> None:
+        """Deadlines, and what is kept beside messages for their sake, take memory."""
+        extra = len(self._deadlines) * (DEADLINE_BYTES + SPARSE_BYTES)
+        self.queue.broker.memory_used += extra - self._extra
+        self._extra = extra
+
+    def _next(self) -> int | None:
+        dues = [due for due in (self._first_deadline(), self._deadlines.next) if due is not None]
+        return min(dues, default=None)
+
+    def _first_deadline(self) -> int | None:
+        """When the first message expires under the TTL of the queue."""
+        queue = self.queue
+        if queue.rules.message_ttl is None or queue.reading:
+            return None
+        entry = first(queue)
+        if entry is not None:
+            return self.deadline(entry[MESSAGE][ORIGIN])
+        fetch(queue)
+        return None
+
+    def on_time(self, now: int) -> None:
+        """Messages are due."""
+        queue = self.queue
+        expired = self._take(self._deadlines.take(now, EXPIRED_AT_ONCE))
+        while len(expired) < EXPIRED_AT_ONCE:
+            deadline = self._first_deadline()
+            if deadline is None or deadline > now:
+                break
+            expired.append(take_first(queue))
+        self._count()
+        # The next ones are due in the next turn at the earliest.
+        due = self._next()
+        queue.broker.timers.set(self, due if due is None else max(due, now + 1))
+        if expired:
+            bury(queue, expired, EXPIRED)
+
+    def _take(self, numbers: list[int]) -> list[Entry]:
+        """Takes what of these is ready, wherever it is."""
+        queue = self.queue
+        if not numbers:
+            return []
+        wanted = set(numbers)
+        taken = [entry for entry in queue.returned if entry[NUMBER] in wanted]
+        if taken:
+            queue.returned = [entry for entry in queue.returned if entry[NUMBER] not in wanted]
+            heapify(queue.returned)
+            size = sum(map(entry_size, taken))
+            queue.returned_bytes -= size
+            leave_ready(queue, taken, size)
+            wanted.difference_update(entry[NUMBER] for entry in taken)
+        for number in numbers:
+            if number in wanted:
+                entry = discard(queue, number)
+                if entry is not None:
+                    taken.append(entry)
+        return taken
+
+    def sort_out(self, entries: list[Entry]) -> list[Entry]:
+        """Messages were read again: those that are not due, the others expire now."""
+        now = self.queue.broker.timers.now
+        alive: list[Entry] = []
+        expired: list[Entry] = []
+        for entry in entries:
+            deadline = self.deadline(entry[MESSAGE][ORIGIN])
+            (alive if deadline is None or deadline > now else expired).append(entry)
+        if expired:
+            bury(self.queue, expired, EXPIRED)
+        return alive
+
+    def close(self) -> None:
+        """The queue is empty, or gone."""
+        self._came.clear()
+        self._deadlines.clear()
+        self._count()
+        self.queue.broker.timers.set(self, None)
+
+
+class Lease:
+    """How long a queue may be unused (`x-expires`): without consumers, basic.get and declarations
+    of it. It begins anew when the broker starts."""
+
+    __slots__ = ("due", "queue")
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.due: int | None = None
+
+    def renew(self) -> None:
+        """The queue is used, or its last consumer has left."""
+        queue = self.queue
+        timers = queue.broker.timers
+        expires = queue.rules.expires
+        is_unused = expires is not None and not len(queue.consumers) and not queue.is_deleted
+        timers.set(self, timers.now + expires if is_unused and expires is not None else None)
+
+    def on_time(self, now: int) -> None:
+        """It was unused for too long."""
+        queue = self.queue
+        queue.broker.note("queue_expired", {"vhost": queue.vhost_name, "queue": queue.name})
+        queue.broker.vhosts[queue.vhost_name].delete_queue(queue)

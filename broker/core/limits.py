@@ -1,0 +1,52 @@
+"""How many messages a queue may hold ready, and how many octets of bodies (RabbitMQ, "Queue Length
+Limit"). Judged after what ready consumers could take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core.dead_letters import MAXLEN, bury
+from broker.core.lines import first, take_first
+from broker.core.message import Entry, Message, body_bytes
+from broker.core.reading import fetch
+
+if TYPE_CHECKING:
+    from broker.core.queue import Queue
+
+DROPPED_AT_ONCE = 1000
+"""Messages that are dropped in one go."""
+
+
+def is_full(queue: Queue, message: Message) -> bool:
+    """Whether one more message, this one, is too much for the queue."""
+    rules = queue.rules
+    if rules.max_length is not None and queue.messages_ready >= rules.max_length:
+        return True
+    if rules.max_length_bytes is None:
+        return False
+    return queue.body_bytes + body_bytes(message) > rules.max_length_bytes
+
+
+def is_over(queue: Queue) -> bool:
+    """Whether the queue holds more than it may."""
+    rules = queue.rules
+    if rules.max_length is not None and queue.messages_ready > rules.max_length:
+        return True
+    return rules.max_length_bytes is not None and queue.body_bytes > rules.max_length_bytes
+
+
+def drop_head(queue: Queue) -> None:
+    """Drops the oldest messages until the queue is within its limits."""
+    dropped: list[Entry] = []
+    while is_over(queue):
+        entry = first(queue)
+        if entry is None:
+            if not queue.reading:
+                fetch(queue)
+            break
+        dropped.append(take_first(queue))
+        if len(dropped) >= DROPPED_AT_ONCE:
+            queue.touch()
+            break
+    if dropped:
+        bury(queue, dropped, MAXLEN)

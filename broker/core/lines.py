@@ -1,0 +1,126 @@
+"""The lines in which the ready messages of a queue stand: first those that came back, by number,
+then `ready`, then what is paged out, with its tail and what came since. Whatever leaves them here
+is not handed out: it expires, or is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import heappop
+from typing import TYPE_CHECKING
+
+from broker.core.message import NUMBER, Entry, bodies_bytes, entry_size
+from broker.core.reading import BARE, where
+from broker.core.sparse import Sparse
+
+if TYPE_CHECKING:
+    from broker.core.paging import Paged
+    from broker.core.queue import Queue
+
+
+def first(queue: Queue) -> Entry | None:
+    """The first ready message in memory, which may be without its content; None if the first one
+    has to be read, or there is none."""
+    if queue.reading:
+        return None
+    if queue.returned:
+        return queue.returned[0]
+    return queue.ready[0] if queue.ready else None
+
+
+def take_first(queue: Queue) -> Entry:
+    """Takes it."""
+    if queue.returned:
+        entry = heappop(queue.returned)
+        queue.returned_bytes -= entry_size(entry)
+    else:
+        entry = queue.ready.popleft()
+    leave_ready(queue, [entry], entry_size(entry))
+    return entry
+
+
+def leave_ready(queue: Queue, entries: Sequence[Entry], size: int) -> None:
+    """Messages that were ready in memory, of this size, are counted no more."""
+    queue.ready_bytes -= size
+    queue.broker.memory_used -= size
+    forget_bodies(queue, entries)
+
+
+def forget_bodies(queue: Queue, entries: Sequence[Entry]) -> None:
+    """Ready messages are no longer."""
+    if queue.rules.max_length_bytes is not None:
+        # What was read after a start counted by what it takes in the log.
+        left = queue.body_bytes - bodies_bytes(entries)
+        queue.body_bytes = max(0, left) if queue.messages_ready else 0
+
+
+def first_number(queue: Queue) -> int | None:
+    """The least number among `ready` and those behind it; None if there is none."""
+    if queue.ready:
+        return queue.ready[0][NUMBER]
+    paged = queue.paged
+    if paged is None:
+        return None
+    if paged.count:
+        return paged.first
+    for line in (paged.tail, paged.fresh):
+        if line:
+            return line[0][NUMBER]
+    return None
+
+
+def ready_numbers(queue: Queue) -> Iterator[int]:
+    """The numbers of all ready messages."""
+    for entries in (queue.returned, queue.reading, queue.ready):
+        for entry in entries:
+            yield entry[NUMBER]
+    paged = queue.paged
+    if paged is not None:
+        for store in queue.stores:
+            yield from store.stored.numbers(paged.first, paged.stop)
+        for line in (paged.tail, paged.fresh):
+            for entry in line:
+                yield entry[NUMBER]
+
+
+def use_sparse(queue: Queue) -> None:
+    """From now on any message of this queue can be taken by its number."""
+    if queue.line_type is Sparse:
+        return
+    queue.line_type = Sparse
+    queue.ready = Sparse(queue.ready)
+    if queue.paged is not None:
+        queue.paged.tail = Sparse(queue.paged.tail)
+        queue.paged.fresh = Sparse(queue.paged.fresh)
+
+
+def discard(queue: Queue, number: int) -> Entry | None:
+    """Takes the message with this number from `ready` or what is behind it, if it is there; one
+    that is in a log alone comes without its content, and is `dying`. The queue uses sparse lines.
+    """
+    assert isinstance(queue.ready, Sparse)
+    entry = queue.ready.discard(number)
+    if entry is not None:
+        leave_ready(queue, [entry], entry_size(entry))
+    elif queue.paged is not None:
+        entry = _discard_paged(queue, queue.paged, number)
+    return entry
+
+
+def _discard_paged(queue: Queue, paged: Paged, number: int) -> Entry | None:
+    if paged.count and paged.first <= number < paged.stop:
+        if number in queue.dying or where(queue, number) is None:
+            return None
+        paged.count -= 1
+        queue.dying.add(number)
+        return number, BARE, 0
+    for line in (paged.tail, paged.fresh):
+        assert isinstance(line, Sparse)
+        entry = line.discard(number)
+        if entry is not None:
+            size = entry_size(entry)
+            paged.tail_bytes -= size
+            queue.broker.memory_used -= size
+            forget_bodies(queue, [entry])
+            return entry
+    return None
