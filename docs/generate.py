@@ -83,7 +83,8 @@ def metrics() -> str:
     for metric in Metrics(broker, NodeFacts(node_name="", open_sockets=lambda: 0)).collect():
         if not {metric.name, f"{metric.name}_total"} & known:
             labels = ", ".join(f"`{name}`" for name in metric.samples[0].labels)
-            rows.append((metric.name, metric.type, labels, metric.documentation))
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            rows.append((name, metric.type, labels, metric.documentation))
     head = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n"
     lines = (f"| `{name}` | {kind} | {labels} | {text} |\n" for name, kind, labels, text in rows)
     return NOTE + METRICS + head + "".join(lines) + NO_METRICS

@@ -108,11 +108,11 @@ class Metrics(Collector):
     def _dead_letters(self) -> Iterator[Metric]:
         counts = self.broker.counters.messages_dead_lettered
         for reason in REASONS:
-            name = f"rabbitmq_global_messages_dead_lettered_{reason}_total"
+            name = f"rabbitmq_global_messages_dead_lettered_{reason}"
             metric = Metric(name, _DEATHS[reason], "counter")
             for strategy in ("disabled", "at_most_once", "at_least_once"):
                 labels = {**QUEUE_TYPE, "dead_letter_strategy": strategy}
-                metric.add_sample(name, labels, counts[reason, strategy])
+                metric.add_sample(f"{name}_total", labels, counts[reason, strategy])
             yield metric
 
     def _build_info(self) -> Metric:

@@ -25,7 +25,6 @@ from broker.protocol.publish import (
     publish_special,
     refuse,
     resolve,
-    set_time,
 )
 from broker.protocol.refusal import RefusedContent
 from broker.wire.frames import (
@@ -96,8 +95,6 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
             if not limit:
                 resolve(channel, route)
                 limit = max(1, RUN_MAX // route.cost)
-                if route.is_timed:
-                    set_time(route, connection.broker.timers.now)
             origin = origin_of(route, chunk, properties_at, flags)
             message = (chunk[end:stop], body_at - end, origin, own_framing)
             is_plain = is_known or not is_special(flags, chunk[end:body_at])

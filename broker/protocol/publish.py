@@ -99,11 +99,19 @@ def find_route(channel: Channel, payload: bytes) -> Route:
 
 def resolve(channel: Channel, route: Route) -> None:
     """Looks where the route leads now; raises what publishing there is answered with."""
+    broker = channel.connection.broker
+    if route.stamp != (channel.vhost.epoch, broker.permission_epoch):
+        _look(channel, route)
+    now = broker.timers.now
+    if route.is_timed and route.origin[PUBLISHED] != now:
+        route.origin = with_time(route.origin, now)
+        route.persistent_origin = with_time(route.persistent_origin, now)
+
+
+def _look(channel: Channel, route: Route) -> None:
     vhost = channel.vhost
     broker = channel.connection.broker
     stamp = (vhost.epoch, broker.permission_epoch)
-    if route.stamp == stamp:
-        return
     name, routing_key = route.origin[:2]
     try:
         broker.check_permission(channel.connection.user, "write", "exchange", name, vhost.name)
@@ -139,13 +147,6 @@ def origin_of(route: Route, octets: bytes, at: int, flags: int) -> Origin:
     if route.may_last and (route.all_last or properties.is_persistent(octets, at, flags)):
         return route.persistent_origin
     return route.origin
-
-
-def set_time(route: Route, now: int) -> None:
-    """Messages that are published on this route from now on say so."""
-    if route.origin[PUBLISHED] != now:
-        route.origin = with_time(route.origin, now)
-        route.persistent_origin = with_time(route.persistent_origin, now)
 
 
 def is_special(flags: int, header: bytes) -> bool:

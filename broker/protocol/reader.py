@@ -21,7 +21,6 @@ from broker.protocol.publish import (
     publish,
     publish_special,
     resolve,
-    set_time,
 )
 from broker.protocol.refusal import RefusedContent
 from broker.protocol.remainder import Remainder
@@ -320,8 +319,6 @@ def _publish_assembled(channel: Channel, assembly: Assembly) -> None:
     # What is wrong with where it goes is found before it is put together.
     try:
         resolve(channel, route)
-        if route.is_timed:
-            set_time(route, channel.connection.broker.timers.now)
         origin = origin_of(route, header, CONTENT_HEADER.size, assembly.flags)
         message = assembly.message(channel, origin)
     finally:

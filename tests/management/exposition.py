@@ -104,6 +104,13 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "rabbitmq_alarms_free_disk_space_watermark": ("untyped", set()),
     "rabbitmq_alarms_file_descriptor_limit": ("untyped", set()),
     "rabbitmq_message_size_bytes": ("histogram", P),
+    **{
+        f"rabbitmq_global_messages_dead_lettered_{reason}_total": (
+            "counter",
+            {"protocol", "queue_type", "dead_letter_strategy"},
+        )
+        for reason in ("rejected", "expired", "maxlen", "delivery_limit")
+    },
     "rabbitmq_build_info": ("untyped", BUILD),
     "rabbitmq_identity_info": ("untyped", IDENTITY),
 }
