@@ -16,7 +16,7 @@ from conformance.failure import ConformanceError
 from conformance.limited import OwnBroker, command_for
 from conformance.registry import Scenario, all_scenarios
 from conformance.restarts import own_broker, run_on_own
-from conformance.runner import FAILED, Result, identify, run, run_one
+from conformance.runner import FAILED, Result, identify, run, run_one, unknown_types
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,6 +86,9 @@ def run_suite(
 ) -> int:
     """Runs the scenarios and prints the report; the exit status."""
     broker = identify(address)
+    unknown = unknown_types(address, chosen)
+    foreign = [s for s in chosen if s.exchange_type in unknown]
+    chosen = [s for s in chosen if s.exchange_type not in unknown]
     started = time.monotonic()
     results = run([s for s in chosen if not s.needs_own_broker], address, broker, options.jobs)
     if own:
@@ -95,6 +98,8 @@ def run_suite(
     has_run = {r.scenario.name for r in results}
     if left_out := report.left_out([s for s in chosen if s.name not in has_run]):
         print(left_out)
+    if foreign:
+        print(report.foreign(foreign))
     print(f"{broker.description} at {address.host}:{address.port}")
     print(report.totals(results, time.monotonic() - started))
     if options.json:

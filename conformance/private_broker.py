@@ -17,6 +17,13 @@ from typing import Self
 
 from conformance.client import PROTOCOL_HEADER, Address
 
+RABBITMQ_PLUGINS = (
+    "rabbitmq_consistent_hash_exchange",
+    "rabbitmq_random_exchange",
+    "rabbitmq_recent_history_exchange",
+    "rabbitmq_sharding",
+)
+"""Those that come with RabbitMQ and add exchange types."""
 RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
 
@@ -86,7 +93,7 @@ class PrivateBroker:
     def _rabbitmq_environment(self, distribution_port: int) -> dict[str, str]:
         # Debian's script drops root's rights, so that another user must be able to write here.
         self._folder.chmod(0o777)
-        (self._folder / "plugins").write_text("[].\n")
+        (self._folder / "plugins").write_text(f"[{','.join(RABBITMQ_PLUGINS)}].\n")
         (self._folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.address.port}\n"
         )

@@ -56,7 +56,8 @@ class Scenario:
     `slow`: mostly waits, so it is started first. `alone`: no other scenario may run beside it.
     `ends_broker`: runs last, and only on a broker that this run started. `restart`: has the broker
     restarted in this way, so that it too needs one that this run started. `limit`: runs on a broker
-    with this limit, which is one that this run started as well.
+    with this limit, which is one that this run started as well. `exchange_type`: not run on a
+    broker that does not know this type.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Scenario:
     ends_broker: bool = False
     restart: Restart | None = None
     limit: Limit | None = None
+    exchange_type: str | None = None
 
     @property
     def needs_own_broker(self) -> bool:
@@ -104,6 +106,7 @@ def scenario(
     ends_broker: bool = False,
     restarts: Sequence[Restart] = (),
     limit: Limit | None = None,
+    exchange_type: str | None = None,
 ) -> Callable[[Body], Body]:
     """Registers a function as a scenario; `covers` names ids of the checklist.
 
@@ -123,7 +126,17 @@ def scenario(
             if full in _found:
                 raise ValueError(f"two scenarios are named {full}")
             _found[full] = Scenario(
-                full, area, tuple(covers), known, body, slow, alone, ends_broker, restart, limit
+                full,
+                area,
+                tuple(covers),
+                known,
+                body,
+                slow,
+                alone,
+                ends_broker,
+                restart,
+                limit,
+                exchange_type,
             )
         return body
 

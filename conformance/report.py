@@ -56,6 +56,13 @@ def left_out(scenarios: Sequence[Scenario]) -> str:
     return "\n".join(lines)
 
 
+def foreign(scenarios: Sequence[Scenario]) -> str:
+    """How many were not run, as the broker does not know their exchange type."""
+    counts = Counter(s.exchange_type for s in scenarios)
+    text = ", ".join(f"{count} of {kind}" for kind, count in sorted(counts.items(), key=str))
+    return f"not run, as the broker does not know the exchange type: {text}"
+
+
 def as_json(results: Sequence[Result], broker: Broker) -> str:
     """The results for machines."""
     return json.dumps(

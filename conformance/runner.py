@@ -54,6 +54,27 @@ def identify(address: Address) -> Broker:
     return Broker(name, f"{product} {version} ({platform})")
 
 
+def unknown_types(address: Address, scenarios: Sequence[Scenario]) -> set[str]:
+    """The exchange types that these scenarios are about and the broker does not know."""
+    wanted = {s.exchange_type for s in scenarios if s.exchange_type}
+    return {kind for kind in wanted if not _knows(address, kind)}
+
+
+def _knows(address: Address, kind: str) -> bool:
+    connection = Connection(address).open()
+    channel = connection.channel()
+    try:
+        # The type is looked at before the name, which nobody may have.
+        channel.send("exchange.declare", exchange="amq.conformance", type=kind)
+        return bool(channel.next_method()["reply_code"] == 403)
+    except ConformanceError as error:
+        if "unknown exchange type" not in str(error):
+            raise
+        return False
+    finally:
+        connection.drop()
+
+
 def run(
     scenarios: Sequence[Scenario],
     address: Address,

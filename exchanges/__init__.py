@@ -5,10 +5,22 @@ Nothing here knows of queues, connections or storage: a destination is any hasha
 
 from typing import Any
 
-from exchanges.base import Binding, BindingArgumentError, Exchange, Headers
+from exchanges.base import (
+    Binding,
+    BindingArgumentError,
+    Exchange,
+    ExchangeArgumentError,
+    Headers,
+    KeyFrom,
+    KeySource,
+)
+from exchanges.consistent_hash import ConsistentHashExchange
 from exchanges.direct import DirectExchange
 from exchanges.fanout import FanoutExchange
 from exchanges.headers import HeadersExchange
+from exchanges.local_random import LocalRandomExchange
+from exchanges.modulus_hash import ModulusHashExchange
+from exchanges.random import RandomExchange
 from exchanges.topic import TopicExchange
 
 EXCHANGE_TYPES: dict[str, type[Exchange[Any]]] = {
@@ -16,6 +28,10 @@ EXCHANGE_TYPES: dict[str, type[Exchange[Any]]] = {
     "fanout": FanoutExchange,
     "topic": TopicExchange,
     "headers": HeadersExchange,
+    "x-consistent-hash": ConsistentHashExchange,
+    "x-modulus-hash": ModulusHashExchange,
+    "x-random": RandomExchange,
+    "x-local-random": LocalRandomExchange,
 }
 """Exchange types by the name a client gives in exchange.declare."""
 
@@ -23,10 +39,17 @@ __all__ = [
     "EXCHANGE_TYPES",
     "Binding",
     "BindingArgumentError",
+    "ConsistentHashExchange",
     "DirectExchange",
     "Exchange",
+    "ExchangeArgumentError",
     "FanoutExchange",
     "Headers",
     "HeadersExchange",
+    "KeyFrom",
+    "KeySource",
+    "LocalRandomExchange",
+    "ModulusHashExchange",
+    "RandomExchange",
     "TopicExchange",
 ]

@@ -5,9 +5,10 @@ two bindings that differ only in their arguments are two, and a message stops re
 destination when both are gone. Arguments are the same when they compare equal.
 """
 
+import enum
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterator, Mapping
-from typing import ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from typing import ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 D = TypeVar("D", bound=Hashable)
 
@@ -19,8 +20,39 @@ Identity: TypeAlias = tuple[str, D, Hashable]
 """What makes a binding the same binding: key, destination, frozen arguments."""
 
 
+Label: TypeAlias = Callable[[D], str]
+"""Names a destination: no two have one label, and it stays the same whatever is restarted."""
+
+
 class BindingArgumentError(ValueError):
-    """A binding's arguments are invalid; ``str(error)`` is the reply text for the client (406)."""
+    """A binding's arguments or its key are invalid; ``str(error)`` is the reply text for the
+    client (406)."""
+
+
+class ExchangeArgumentError(ValueError):
+    """An exchange's arguments are invalid; ``str(error)`` is the client's reply text (406)."""
+
+
+class KeyFrom(enum.Enum):
+    """Where the key of a message comes from that an exchange routes by."""
+
+    ROUTING_KEY = "routing key"
+    HEADER = "header"
+    PROPERTY = "property"
+    RANDOM = "random"
+
+
+class KeySource(NamedTuple):
+    """What `Exchange.route` wants to be given as the key: the routing key, the text of a header or
+    of a property (`name` says which; an empty text where the message has none), or 64 random bits
+    or more as any text."""
+
+    kind: KeyFrom
+    name: str = ""
+
+
+ROUTING_KEY = KeySource(KeyFrom.ROUTING_KEY)
+RANDOM = KeySource(KeyFrom.RANDOM)
 
 
 class Binding(NamedTuple, Generic[D]):
@@ -78,8 +110,27 @@ class Exchange(ABC, Generic[D]):
 
     needs_headers: ClassVar[bool] = False
     """Whether `route` looks at headers; if not, the caller need not decode them."""
+    is_selective: ClassVar[bool] = False
+    """Whether a message goes to one destination, whatever number of routing keys it has: `route`
+    is asked for the first of them only."""
+    key_source: KeySource = ROUTING_KEY
+    """What `route` wants as its key."""
+
+    @classmethod
+    def from_arguments(cls, arguments: Headers, label: Label[D]) -> Self:
+        """An exchange that was declared with these arguments, values as `HeadersExchange` takes
+        them; most types have none. Raises `ExchangeArgumentError`."""
+        return cls()
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all messages with one routing key go the same way."""
+        return self.key_source is ROUTING_KEY and not self.needs_headers
 
     def __init__(self) -> None:
+        # Steps that `route` took to get ready after bindings had changed; who counts them sets
+        # it to 0 again.
+        self.preparation = 0
         self._bindings: dict[Identity[D], Binding[D]] = {}
         # A dict serves as a set that keeps the order of binding.
         self._identities: dict[D, dict[Identity[D], None]] = {}
@@ -124,7 +175,8 @@ class Exchange(ABC, Generic[D]):
 
     @abstractmethod
     def route(self, routing_key: str, headers: Headers) -> Collection[D]:
-        """The destinations of a message, each once, in an order that is the same every time.
+        """The destinations of a message, each once, in an order that is the same every time. The
+        first argument is the key that `key_source` asks for.
 
         The result is a snapshot: later binding and unbinding do not change it.
         """

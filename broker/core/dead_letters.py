@@ -122,7 +122,7 @@ class _Letters(NamedTuple):
         edited = properties.replace_property(edited, properties.EXPIRATION, None)
         if key is not None:
             keys = [key]
-        found, _ = self.vhost.route(self.exchange, keys, {**headers, **changed})
+        found, _ = self.vhost.route(self.exchange, keys, edited)
         targets = self._without_cycles(found, history)
         if not targets:
             return

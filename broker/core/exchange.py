@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table, encode_table, plain
-from exchanges import EXCHANGE_TYPES
+from exchanges import EXCHANGE_TYPES, ExchangeArgumentError
 from exchanges import Exchange as Router
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
 
 Destination: TypeAlias = "Queue | Exchange"
+
+_QUEUES_ONLY = frozenset({"x-local-random"})
+"""Exchange types to which no exchange can be bound."""
 
 
 def check_type(type_name: str) -> None:
@@ -22,9 +25,24 @@ def check_type(type_name: str) -> None:
         raise AMQPError(ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type_name}'")
 
 
+def check_destination(source: Exchange, destination: Destination) -> None:
+    """Raises PRECONDITION_FAILED for an exchange where only queues can be bound."""
+    if source.type in _QUEUES_ONLY and isinstance(destination, Exchange):
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, "Destination not found")
+
+
+def label_of(destination: Destination) -> str:
+    """What tells a destination apart in its virtual host, in every run of the broker."""
+    kind = "exchange" if isinstance(destination, Exchange) else "queue"
+    return f"{kind} {destination.name}"
+
+
 class Exchange:
     """An exchange of one virtual host. `alternate` names where unrouted messages go; `policy` is
-    the definition that holds for it."""
+    the definition that holds for it.
+
+    Raises PRECONDITION_FAILED for arguments that its type does not take.
+    """
 
     __slots__ = (
         "alternate",
@@ -57,7 +75,7 @@ class Exchange:
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments: Table = arguments or {}
-        self.router: Router[Destination] = EXCHANGE_TYPES[type_name]()
+        self.router: Router[Destination] = _make_router(type_name, self.arguments)
         self.apply_policy({})
 
     def apply_policy(self, definition: Mapping[str, object]) -> None:
@@ -66,6 +84,13 @@ class Exchange:
         argument = self.arguments.get("alternate-exchange")
         alternate = argument.value if argument else definition.get("alternate-exchange")
         self.alternate: str | None = None if alternate is None else str(alternate)
+
+
+def _make_router(type_name: str, arguments: Table) -> Router[Destination]:
+    try:
+        return EXCHANGE_TYPES[type_name].from_arguments(arguments, label_of)
+    except ExchangeArgumentError as error:
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, str(error)) from None
 
 
 class _Argument:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.arguments import (
@@ -18,12 +18,13 @@ from broker.core.definitions import (
     exchange_definition,
     queue_definition,
 )
-from broker.core.exchange import Destination, Exchange, binding_arguments, header_values
+from broker.core.exchange import Destination, Exchange, binding_arguments, check_destination
 from broker.core.lasting import Lasting
 from broker.core.live_policies import LivePolicies
 from broker.core.policies import Policy
 from broker.core.queue import Owner, Queue
 from broker.core.recovery import restore
+from broker.core.routing import Passage, find_queues
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
 from exchanges import BindingArgumentError
@@ -83,7 +84,8 @@ class VHost:
     ) -> Exchange:
         """Makes an exchange, or checks that the one of this name is the same.
 
-        Raises PRECONDITION_FAILED if it differs. `type_name` has passed `check_type`.
+        Raises PRECONDITION_FAILED if it differs, or for arguments that its type does not take.
+        `type_name` has passed `check_type`.
         """
         arguments = arguments or {}
         existing = self.exchanges.get(name)
@@ -264,8 +266,8 @@ class VHost:
     def bind(self, source: Exchange, destination: Destination, key: str, arguments: Table) -> None:
         """Binds a queue or an exchange; a binding that exists already is fine.
 
-        Raises PRECONDITION_FAILED for arguments the exchange type does not take, INTERNAL_ERROR
-        if it should last and would not.
+        Raises PRECONDITION_FAILED for a key, arguments or a destination that the exchange type
+        does not take, INTERNAL_ERROR if it should last and would not.
         """
         if self.broker.has_failed and source.durable and destination.durable:
             binding = binding_definition(source, destination, key, arguments)
@@ -273,6 +275,7 @@ class VHost:
                 self.broker.check_is_kept(binding)
             else:
                 self.broker.check_can_change()
+        check_destination(source, destination)
         try:
             is_new = source.router.bind(key, destination, binding_arguments(arguments))
         except BindingArgumentError as error:
@@ -349,39 +352,10 @@ class VHost:
     # Routing
 
     def route(
-        self, exchange: Exchange, routing_keys: Iterable[str], headers: Table
+        self, exchange: Exchange, routing_keys: Sequence[str], header: bytes = b""
     ) -> tuple[list[Queue], bool]:
-        """The queues a message goes to, each once: through exchange-to-exchange bindings (each
-        exchange once, so that cycles end) and alternate exchanges. And whether this holds for
-        every message with these keys, whatever its headers."""
-        queues: dict[Queue, None] = {}
-        seen = {exchange}
-        work = [exchange]
-        keys = list(routing_keys)
-        compared = header_values(headers) if headers else {}
-        is_fixed = True
-        for current in work:
-            is_fixed = is_fixed and not current.router.needs_headers
-            found = self._route_here(current, keys, compared)
-            # Looking is work too: a headers exchange looks at every binding.
-            router = current.router
-            self.broker.work += 1 + (len(router) if router.needs_headers else len(found))
-            if not found and current.alternate:
-                alternate = self.exchanges.get(current.alternate)
-                found = [alternate] if alternate is not None else []
-            for destination in found:
-                if not isinstance(destination, Exchange):
-                    queues[destination] = None
-                elif destination not in seen:
-                    seen.add(destination)
-                    work.append(destination)
-        return list(queues), is_fixed
-
-    def _route_here(
-        self, exchange: Exchange, keys: list[str], headers: dict[str, object]
-    ) -> list[Destination]:
-        if exchange.name == "":
-            return [queue for key in keys if (queue := self.queues.get(key)) is not None]
-        if len(keys) == 1:
-            return list(exchange.router.route(keys[0], headers))
-        return [found for key in keys for found in exchange.router.route(key, headers)]
+        """The queues a message with these keys and this header frame goes to, each once. And
+        whether this holds for every message with these keys, whatever its header says: if so, it
+        need not be given."""
+        passage = Passage(routing_keys, header, self.broker.random_bytes)
+        return find_queues(self, exchange, passage)

@@ -25,6 +25,7 @@ from broker.core.message import (
 )
 from broker.core.queue import Queue
 from broker.core.reply import REPLY_TO_NAME, ReplyChannel
+from broker.core.routing import Passage, find_queues
 from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.errors import AMQPError, ReplyCode, exchange_title, storage_failed
 from broker.protocol.assembly import PUBLISH
@@ -46,8 +47,8 @@ _SPECIAL = properties.EXPIRATION | properties.USER_ID
 class Route:
     """What one publish method frame says, and the queues it leads to while nothing changes.
 
-    `queues` is None where the way depends on each message's headers. Persistent messages have an
-    origin of their own, if some of the queues last (`may_last`).
+    `queues` is None where the way depends on what else each message says, or on chance. Persistent
+    messages have an origin of their own, if some of the queues last (`may_last`).
     """
 
     __slots__ = (
@@ -129,8 +130,8 @@ def _look(channel: Channel, route: Route) -> None:
             PUBLISH,
         )
     route.exchange = exchange
-    work = broker.work
-    queues, is_fixed = vhost.route(exchange, [routing_key], {})
+    passage = Passage([routing_key], b"", broker.random_bytes)
+    queues, is_fixed = find_queues(vhost, exchange, passage)
     is_fixed = is_fixed and not (name == "" and routing_key.startswith(REPLY_TO_NAME))
     route.queues = queues if is_fixed else None
     route.may_last = any(queue.lasting for queue in queues) if is_fixed else broker.lasts
@@ -138,7 +139,7 @@ def _look(channel: Channel, route: Route) -> None:
     known = queues if is_fixed else list(vhost.queues.values())
     route.is_timed = any(queue.is_timed for queue in known)
     route.refuses = any(queue.refuses for queue in known)
-    route.cost = max(1, len(queues), 0 if is_fixed else broker.work - work)
+    route.cost = max(1, len(queues), 0 if is_fixed else passage.steps)
     route.stamp = stamp
 
 
@@ -246,8 +247,7 @@ def _queues_of(
         channel.connection.broker.run_deliveries()
         reply = channel.connection.broker.find_reply_sink(keys[0])
         return cast("list[Queue]", [ReplyChannel(reply)] if reply else [])
-    headers = properties.headers_table(message[0][: message[1]])
-    return channel.vhost.route(route.exchange, keys, headers)[0]
+    return channel.vhost.route(route.exchange, keys, message[0][: message[1]])[0]
 
 
 def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> None:

@@ -138,6 +138,12 @@ def octet_property(header: bytes, flag: int) -> int | None:
     return header[start] if start != end else None
 
 
+def timestamp_property(header: bytes) -> int | None:
+    """The timestamp of a header frame, in seconds since 1970; None if it is absent."""
+    start, end = _find(header, TIMESTAMP)
+    return int.from_bytes(header[start:end], "big") if start != end else None
+
+
 def headers_table(header: bytes) -> Table:
     """The `headers` property of a header frame, with wire types; empty if it is absent."""
     start, end = _find(header, HEADERS)

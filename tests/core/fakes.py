@@ -9,7 +9,8 @@ from broker.core.message import CONTENT, MESSAGE, MESSAGE_OVERHEAD, Entry, Messa
 from broker.core.queue import Queue
 from broker.core.vhost import VHost
 from broker.wire.frames import BODY, frame
-from broker.wire.properties import header_frame
+from broker.wire.properties import HEADERS, header_frame
+from broker.wire.table import Table, encode_table
 
 
 class Notes(list[tuple[str, dict[str, object]]]):
@@ -42,6 +43,11 @@ def make_message(body: bytes = b"", key: str = "q") -> Message:
     header = header_frame(1, len(body), 0, b"")
     content = header + (frame(BODY, 1, body) if body else b"")
     return content, len(header), make_origin("", key), 131072 << 16 | 1
+
+
+def header_with(headers: Table) -> bytes:
+    """The header frame of a message with these headers, and nothing else."""
+    return header_frame(1, 0, HEADERS, encode_table(headers))
 
 
 def size_of_entry(entry: Entry) -> int:

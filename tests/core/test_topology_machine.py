@@ -150,7 +150,7 @@ class TopologyMachine(RuleBasedStateMachine):
         for name in self.exchanges:
             for key in KEYS:
                 exchange: Exchange = self.vhost.exchanges[name]
-                queues, is_fixed = self.vhost.route(exchange, [key], {})
+                queues, is_fixed = self.vhost.route(exchange, [key])
                 assert is_fixed
                 assert len(queues) == len(set(queues))
                 routes[name, key] = {queue.name for queue in queues}

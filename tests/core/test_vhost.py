@@ -8,7 +8,14 @@ from broker.core.queue import Queue
 from broker.core.vhost import VHost
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table
-from tests.core.fakes import Notes, add_consumer, make_broker, make_vhost, publish
+from tests.core.fakes import (
+    Notes,
+    add_consumer,
+    header_with,
+    make_broker,
+    make_vhost,
+    publish,
+)
 
 
 class Owner:
@@ -48,7 +55,7 @@ LOCKED = (
 
 
 def routed(vhost: VHost, exchange: str, key: str = "", headers: Table | None = None) -> list[str]:
-    queues, _ = vhost.route(vhost.get_exchange(exchange), [key], headers or {})
+    queues, _ = vhost.route(vhost.get_exchange(exchange), [key], header_with(headers or {}))
     return [queue.name for queue in queues]
 
 

@@ -31,13 +31,27 @@ def headers_match(arguments: Headers, headers: Headers) -> bool:
     return all(found) if mode.startswith("all") else any(found)
 
 
+def always(_binding_key: str, _arguments: Headers, _key: str, _headers: Headers) -> bool:
+    return True
+
+
 MATCHES: dict[str, Callable[[str, Headers, str, Headers], bool]] = {
     "direct": lambda binding_key, _arguments, key, _headers: binding_key == key,
     "fanout": lambda _binding_key, _arguments, _key, _headers: True,
     "topic": lambda binding_key, _arguments, key, _headers: topic_matches(binding_key, key),
     "headers": lambda _binding_key, arguments, _key, headers: headers_match(arguments, headers),
+    **dict.fromkeys(("x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random"), always),
 }
-"""By exchange type: does a binding (key, arguments) match a message (key, headers)?"""
+"""By exchange type: does a binding (key, arguments) match a message (key, headers)? Where a message
+goes to one destination only: may it be this one?"""
+
+
+def binding_key(kind: str, text: str) -> str:
+    """A binding key that the exchange type takes, another one for another text if it takes more
+    than one."""
+    if kind == "x-consistent-hash":
+        return str(1 + int.from_bytes(text.encode()) % 997)
+    return "" if kind == "x-local-random" else text
 
 
 def footprint(exchange: Exchange[Any]) -> int:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from exchanges import EXCHANGE_TYPES, Binding, Exchange, Headers
 from exchanges.base import freeze
-from tests.exchanges.model import MATCHES, counted_steps, footprint
+from tests.exchanges.model import MATCHES, binding_key, counted_steps, footprint
 
 every_type = pytest.mark.parametrize("kind", list(EXCHANGE_TYPES))
 
@@ -43,14 +43,14 @@ class Bindings(RuleBasedStateMachine):
 
     @rule(key=keys, destination=destinations, given=arguments)
     def bind(self, key: str, destination: str, given: Headers) -> None:
-        binding = (key, destination, given)
+        binding = (binding_key(self.kind, key), destination, given)
         assert self.exchange.bind(*binding) == (binding not in self.model)
         if binding not in self.model:
             self.model.append(binding)
 
     @rule(key=keys, destination=destinations, given=arguments)
     def unbind(self, key: str, destination: str, given: Headers) -> None:
-        binding = (key, destination, given)
+        binding = (binding_key(self.kind, key), destination, given)
         assert self.exchange.unbind(*binding) == (binding in self.model)
         if binding in self.model:
             self.model.remove(binding)
@@ -65,11 +65,17 @@ class Bindings(RuleBasedStateMachine):
     def route(self, key: str, headers: Headers) -> None:
         routed = list(self.exchange.route(key, headers))
         assert len(routed) == len(set(routed))
-        assert set(routed) == {
+        matching = {
             destination
-            for binding_key, destination, given in self.model
-            if MATCHES[self.kind](binding_key, given, key, headers)
+            for bound, destination, given in self.model
+            if MATCHES[self.kind](bound, given, key, headers)
         }
+        if self.exchange.is_selective:
+            assert len(routed) == min(1, len(matching))
+            assert set(routed) <= matching
+            assert routed == list(self.exchange.route(key, headers))
+        else:
+            assert set(routed) == matching
 
     @invariant()
     def lists_every_binding_in_order(self) -> None:
@@ -82,6 +88,7 @@ class Bindings(RuleBasedStateMachine):
             assert self.exchange.unbind(*binding)
         unused = EXCHANGE_TYPES[self.kind]()
         assert list(self.exchange.route("a", {})) == list(unused.route("a", {})) == []
+        self.exchange.preparation = 0
         assert footprint(self.exchange) == footprint(unused)
 
 
@@ -101,42 +108,60 @@ class HeadersBindings(Bindings):
     kind = "headers"
 
 
+class ConsistentHashBindings(Bindings):
+    kind = "x-consistent-hash"
+
+
+class ModulusHashBindings(Bindings):
+    kind = "x-modulus-hash"
+
+
+class LocalRandomBindings(Bindings):
+    kind = "x-local-random"
+
+
 TestDirectBindings = DirectBindings.TestCase
 TestFanoutBindings = FanoutBindings.TestCase
 TestTopicBindings = TopicBindings.TestCase
 TestHeadersBindings = HeadersBindings.TestCase
-for machine in (DirectBindings, FanoutBindings, TopicBindings, HeadersBindings):
+TestConsistentHashBindings = ConsistentHashBindings.TestCase
+TestModulusHashBindings = ModulusHashBindings.TestCase
+TestLocalRandomBindings = LocalRandomBindings.TestCase
+for machine in Bindings.__subclasses__():
     machine.TestCase.settings = settings(max_examples=40, deadline=None)
 
 
 @every_type
 def test_binding_again_is_no_new_binding(kind: str) -> None:
     exchange = EXCHANGE_TYPES[kind]()
-    assert exchange.bind("key", "queue", {"a": 1})
-    assert not exchange.bind("key", "queue", {"a": 1})
+    key = binding_key(kind, "key")
+    assert exchange.bind(key, "queue", {"a": 1})
+    assert not exchange.bind(key, "queue", {"a": 1})
     assert len(exchange) == 1
-    assert exchange.unbind("key", "queue", {"a": 1})
+    assert exchange.unbind(key, "queue", {"a": 1})
     assert exchange.is_empty
 
 
 @every_type
 def test_bindings_that_differ_in_arguments_only_are_two(kind: str) -> None:
     exchange = EXCHANGE_TYPES[kind]()
-    assert exchange.bind("key", "queue", {"a": 1})
-    assert exchange.bind("key", "queue", {})
-    assert exchange.unbind("key", "queue", {})
+    key = binding_key(kind, "key")
+    assert exchange.bind(key, "queue", {"a": 1})
+    assert exchange.bind(key, "queue", {})
+    assert exchange.unbind(key, "queue", {})
     assert list(exchange.route("key", {"a": 1})) == ["queue"]
-    assert exchange.unbind("key", "queue", {"a": 1})
+    assert exchange.unbind(key, "queue", {"a": 1})
     assert list(exchange.route("key", {"a": 1})) == []
 
 
 @every_type
 def test_unbinding_what_is_not_bound_is_no_error(kind: str) -> None:
     exchange = EXCHANGE_TYPES[kind]()
-    exchange.bind("key", "queue", {})
+    key = binding_key(kind, "key")
+    exchange.bind(key, "queue", {})
     assert not exchange.unbind("other", "queue", {})
-    assert not exchange.unbind("key", "other", {})
-    assert not exchange.unbind("key", "queue", {"a": 1})
+    assert not exchange.unbind(key, "other", {})
+    assert not exchange.unbind(key, "queue", {"a": 1})
     assert exchange.unbind_destination("other") == 0
     assert len(exchange) == 1
 
@@ -145,18 +170,20 @@ def test_unbinding_what_is_not_bound_is_no_error(kind: str) -> None:
 def test_bindings_keep_the_arguments_they_were_given(kind: str) -> None:
     exchange = EXCHANGE_TYPES[kind]()
     given = {"list": [1, [2]], "table": {"b": {"c": [None]}}}
-    exchange.bind("key", "queue", given)
+    key = binding_key(kind, "key")
+    exchange.bind(key, "queue", given)
     (binding,) = exchange.bindings()
-    assert binding == Binding("key", "queue", given)
+    assert binding == Binding(key, "queue", given)
     assert binding.arguments is given
 
 
 @every_type
 def test_a_routed_collection_does_not_change_afterwards(kind: str) -> None:
     exchange = EXCHANGE_TYPES[kind]()
-    exchange.bind("key", "first", {})
+    key = binding_key(kind, "key")
+    exchange.bind(key, "first", {})
     routed = exchange.route("key", {})
-    exchange.bind("key", "second", {})
+    exchange.bind(key, "second", {})
     exchange.unbind_destination("first")
     assert list(routed) == ["first"]
 
@@ -164,15 +191,18 @@ def test_a_routed_collection_does_not_change_afterwards(kind: str) -> None:
 @every_type
 def test_any_hashable_value_is_a_destination(kind: str) -> None:
     exchange = EXCHANGE_TYPES[kind]()
-    exchange.bind("key", ("queue", "/", "name"), {})
-    exchange.bind("key", 7, {})
-    assert list(exchange.route("key", {})) == [("queue", "/", "name"), 7]
+    key = binding_key(kind, "key")
+    exchange.bind(key, 7, {})
+    assert list(exchange.route("key", {})) == [7]
+    exchange.unbind(key, 7, {})
+    exchange.bind(key, ("queue", "/", "name"), {})
+    assert list(exchange.route("key", {})) == [("queue", "/", "name")]
 
 
 def busy_exchange(kind: str, bindings: int) -> Exchange[str]:
     exchange: Exchange[str] = EXCHANGE_TYPES[kind]()
     for i in range(bindings):
-        exchange.bind(f"key.{i}.#.x", f"queue{i}", {"number": i})
+        exchange.bind(binding_key(kind, f"key.{i}.#.x"), f"queue{i}", {"number": i})
     return exchange
 
 
@@ -193,9 +223,10 @@ def test_binding_and_unbinding_leave_nothing_behind(kind: str) -> None:
     exchange.route("key.1.#.x", {})
     before = footprint(exchange)
     for i in range(2000):
-        exchange.bind(f"key.{i % 40}.*.{i}.#", f"queue{i % 25}", {"cycle": i})
-        exchange.unbind(f"key.{i % 40}.*.{i}.#", f"queue{i % 25}", {"cycle": i})
-        exchange.bind(f"*.{i}", "temporary", {"cycle": i})
+        key = binding_key(kind, f"key.{i % 40}.*.{i}.#")
+        exchange.bind(key, f"queue{i % 25}", {"cycle": i})
+        exchange.unbind(key, f"queue{i % 25}", {"cycle": i})
+        exchange.bind(binding_key(kind, f"*.{i}"), "temporary", {"cycle": i})
         exchange.unbind_destination("temporary")
     exchange.route("key.1.#.x", {})
     assert footprint(exchange) == before
@@ -205,8 +236,8 @@ def test_binding_and_unbinding_leave_nothing_behind(kind: str) -> None:
 def test_unbinding_a_destination_costs_the_same_among_few_and_many(kind: str) -> None:
     def steps(bindings: int) -> int:
         exchange = busy_exchange(kind, bindings)
-        exchange.bind("key.1.#.x", "leaving", {})
-        exchange.bind("key.2", "leaving", {})
+        exchange.bind(binding_key(kind, "key.1.#.x"), "leaving", {})
+        exchange.bind(binding_key(kind, "key.2"), "leaving", {"number": 2})
         with counted_steps() as counted:
             assert exchange.unbind_destination("leaving") == 2
         return counted.count

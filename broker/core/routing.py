@@ -1,0 +1,126 @@
+"""The way of one message through the exchanges of a virtual host.
+
+Nothing of a message is decoded that no exchange on its way asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from broker.core.exchange import Destination, Exchange, header_values
+from broker.wire import properties
+from broker.wire.table import Table, plain
+from exchanges import KeyFrom, KeySource
+
+if TYPE_CHECKING:
+    from broker.core.queue import Queue
+    from broker.core.vhost import VHost
+
+_TEXTS = {
+    "correlation_id": properties.CORRELATION_ID,
+    "message_id": properties.MESSAGE_ID,
+}
+_RANDOM_OCTETS = 8
+
+
+class Passage:
+    """A message that is being routed: its routing keys, and what its header frame says. Without
+    one (`header` is empty) it has neither headers nor properties. `steps` is how many it took, as
+    they will be for others like it."""
+
+    __slots__ = ("_compared", "_header", "_headers", "_random_bytes", "keys", "steps")
+
+    def __init__(
+        self, keys: Sequence[str], header: bytes, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self.keys = keys
+        self.steps = 0
+        self._header = header
+        self._random_bytes = random_bytes
+        self._headers: Table | None = None
+        self._compared: dict[str, object] | None = None
+
+    @property
+    def headers(self) -> Table:
+        """Its headers, with wire types."""
+        if self._headers is None:
+            self._headers = properties.headers_table(self._header) if self._header else {}
+        return self._headers
+
+    @property
+    def compared(self) -> dict[str, object]:
+        """Its headers as `exchanges` compares them."""
+        if self._compared is None:
+            self._compared = header_values(self.headers)
+        return self._compared
+
+    def key_from(self, source: KeySource) -> str:
+        """The key that an exchange asks for which takes only one."""
+        if source.kind is KeyFrom.ROUTING_KEY:
+            return self.keys[0]
+        if source.kind is KeyFrom.RANDOM:
+            return self._random_bytes(_RANDOM_OCTETS).hex()
+        if source.kind is KeyFrom.HEADER:
+            return self._header_text(source.name)
+        return self._property_text(source.name)
+
+    def _header_text(self, name: str) -> str:
+        field = self.headers.get(name)
+        if field is None or field.value is None:
+            return ""
+        if isinstance(field.value, str):
+            return field.value
+        # An integer is the same whatever its width.
+        return repr(plain(field))
+
+    def _property_text(self, name: str) -> str:
+        if not self._header:
+            return ""
+        if name == "timestamp":
+            seconds = properties.timestamp_property(self._header)
+            return "" if seconds is None else str(seconds)
+        return properties.text_property(self._header, _TEXTS[name]) or ""
+
+
+def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[list[Queue], bool]:
+    """The queues a message goes to, each once: through exchange-to-exchange bindings (each
+    exchange once, so that cycles end) and alternate exchanges. And whether this holds for
+    every message with these keys, whatever else it says."""
+    queues: dict[Queue, None] = {}
+    seen = {exchange}
+    work = [exchange]
+    is_fixed = True
+    for current in work:
+        router = current.router
+        is_fixed = is_fixed and router.is_fixed
+        found = _destinations(vhost, current, message)
+        # Looking is work too: a headers exchange looks at every binding.
+        message.steps += 1 + (len(router) if router.needs_headers else len(found))
+        if router.preparation:
+            vhost.broker.work += router.preparation
+            router.preparation = 0
+        if not found and current.alternate:
+            alternate = vhost.exchanges.get(current.alternate)
+            found = [alternate] if alternate is not None else []
+        for destination in found:
+            if not isinstance(destination, Exchange):
+                queues[destination] = None
+            elif destination not in seen:
+                seen.add(destination)
+                work.append(destination)
+    vhost.broker.work += message.steps
+    return list(queues), is_fixed
+
+
+def _destinations(vhost: VHost, exchange: Exchange, message: Passage) -> Sequence[Destination]:
+    keys = message.keys
+    if exchange.name == "":
+        return [queue for key in keys if (queue := vhost.queues.get(key)) is not None]
+    router = exchange.router
+    headers = message.compared if router.needs_headers else {}
+    if router.is_selective:
+        return list(router.route(message.key_from(router.key_source), headers))
+    if len(keys) == 1:
+        return list(router.route(keys[0], headers))
+    return [found for key in keys for found in router.route(key, headers)]

@@ -1,0 +1,46 @@
+"""Exchange types that RabbitMQ has by plugins or from version 4 on."""
+
+_CONSISTENT_HASH = {
+    "together": "all messages of a key go to one queue, in order",
+    "weights": "queues share the keys by their weights",
+    "header": "hash-header: the value of that header is the key",
+    "property": "hash-property: message_id, correlation_id or timestamp is the key",
+    "missing": "messages without the header or property go to one queue",
+    "added": "a queue that comes takes its share of the keys and moves nothing else",
+    "removed": "a queue that goes leaves its share to the others",
+    "bound-twice": "what a second binding of a queue does",
+    "bad-weight": "406 a binding key that is no integer, or less than 1",
+    "bad-arguments": "406 both arguments, or a property that cannot be hashed",
+    "bad-argument-type": "406 an argument that is no string",
+    "not-compared": "a redeclare may have other arguments",
+    "sender-selected": "a message with CC goes to one queue",
+    "restart": "every key finds its queue again after a restart",
+}
+_MODULUS_HASH = {
+    "together": "all messages of a routing key go to one queue",
+    "shares": "every binding has an equal share",
+}
+_RANDOM = {
+    "shares": "each message goes to one queue, every binding with an equal chance",
+}
+_LOCAL_RANDOM = {
+    "shares": "each message goes to one queue",
+    "bad-key": "406 a binding key that is not empty",
+    "bad-destination": "406 an exchange as the destination",
+}
+_ALL = {
+    "alternate": "without bindings messages are returned, or go to the alternate exchange",
+    "exchange-to-exchange": "exchanges behind them, and they behind exchanges",
+}
+
+EXCHANGE_TYPES: dict[str, str] = {
+    f"{prefix}:{name}": text
+    for prefix, rows in (
+        ("consistent-hash", _CONSISTENT_HASH),
+        ("modulus-hash", _MODULUS_HASH),
+        ("random", _RANDOM),
+        ("local-random", _LOCAL_RANDOM),
+        ("exchange-types", _ALL),
+    )
+    for name, text in rows.items()
+}
