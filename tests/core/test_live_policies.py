@@ -41,7 +41,7 @@ def text(value: str) -> Field:
 
 
 def routed(vhost: VHost, exchange: str) -> list[str]:
-    queues, _ = vhost.route(vhost.get_exchange(exchange), ["k"], {})
+    queues, _ = vhost.route(vhost.get_exchange(exchange), ["k"])
     return [queue.name for queue in queues]
 
 
