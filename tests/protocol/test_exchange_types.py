@@ -286,3 +286,29 @@ def test_route_follows_what_is_bound_and_unbound(client: Client) -> None:
     client.publish(b"3", exchange="x", key="k", mandatory=True)
     assert [item.kind for item in client.read()] == [Basic.Return]
     assert taken(client, "a")["a"] == ["1"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"hash-header": text("h")}, {"hash-property": text("message_id")}, {}]
+)
+def test_dead_letters_are_hashed_like_other_messages(client: Client, arguments: Table) -> None:
+    declare(client, HASH, arguments=arguments)
+    bind(client, "a", "b", "c")
+    client.queue("dying", arguments={"x-dead-letter-exchange": text("x")})
+    client.ask(Queue.Bind, queue="dying", exchange="amq.fanout")
+    for number in range(60):
+        properties = encode_table({"h": text(f"{number}")}) + shortstr(f"{number}")
+        for exchange in ("x", "amq.fanout"):
+            client.publish(
+                f"{number}".encode(),
+                exchange=exchange,
+                key=f"{number}",
+                flags=HEADERS | MESSAGE_ID,
+                properties=properties,
+            )
+    for _ in range(60):
+        answer = client.ask(Basic.Get, queue="dying")
+        client.tell(Basic.Reject, delivery_tag=answer.delivery_tag)
+    found = taken(client, "a", "b", "c")
+    assert sum(map(len, found.values())) == 120
+    assert all(set(Counter(bodies).values()) == {2} for bodies in found.values())
