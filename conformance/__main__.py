@@ -115,6 +115,8 @@ def _print(options: argparse.Namespace, results: list[Result], seconds: float) -
     print(report.table(results))
     for result in sorted(results, key=lambda r: -r.seconds)[: options.slowest]:
         print(f"{result.seconds:6.2f} s {result.scenario.name}")
+    if awaited := report.awaited(results):
+        print(f"\n{awaited}")
     if failures := report.failures(results):
         print(f"\n{failures}")
     print()

@@ -47,7 +47,11 @@ class Channel:
         self.send(name, **fields)
         return self.expect(f"{name}-ok")
 
-    def publish(
+    def publish(self, body: bytes, *route: str | bytes, **options: Any) -> None:
+        """basic.publish with its content in one write; arguments as for `publish_frames`."""
+        self.connection.send_raw(self.publish_frames(body, *route, **options))
+
+    def publish_frames(
         self,
         body: bytes,
         exchange: str | bytes = "",
@@ -57,8 +61,8 @@ class Channel:
         immediate: bool = False,
         properties: Mapping[str, Any] | bytes = b"\0\0",
         body_frame_size: int | None = None,
-    ) -> None:
-        """basic.publish with its content in one write.
+    ) -> bytes:
+        """The frames of basic.publish with its content.
 
         `properties` may be the raw octets of flags and property list. Bodies are cut into frames
         of `body_frame_size` octets of payload, by default as large as the connection allows.
@@ -79,7 +83,7 @@ class Channel:
             encode_frame(_BODY, self.number, body[start : start + step])
             for start in range(0, len(body), step)
         ]
-        self.connection.send_raw(b"".join(out))
+        return b"".join(out)
 
     # receiving
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.registry import Scenario
-from conformance.runner import DEVIATING, FAILED, PASSED, Broker, Result
+from conformance.runner import AWAITED, DEVIATING, FAILED, PASSED, Broker, Result
 
 
 def table(results: Sequence[Result]) -> str:
@@ -30,11 +30,19 @@ def failures(results: Sequence[Result]) -> str:
     )
 
 
+def awaited(results: Sequence[Result]) -> str:
+    """Each scenario that is not passed yet, with what is missing."""
+    return "\n".join(
+        f"NOT YET {r.scenario.name}\n        {r.reason}" for r in results if r.outcome == AWAITED
+    )
+
+
 def totals(results: Sequence[Result], seconds: float) -> str:
     """The closing line."""
     counts = Counter(r.outcome for r in results)
+    waiting = f", {counts[AWAITED]} not yet passed" if counts[AWAITED] else ""
     return (
-        f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[DEVIATING]} deviating"
+        f"{counts[PASSED]} passed, {counts[FAILED]} failed, {counts[DEVIATING]} deviating{waiting}"
         f" in {seconds:.1f} s"
     )
 

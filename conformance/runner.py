@@ -13,10 +13,11 @@ from conformance.client import Address, Connection
 from conformance.failure import ConformanceError
 from conformance.fields import plain
 from conformance.limited import Alarms
+from conformance.not_yet import NOT_YET
 from conformance.registry import Scenario
 from conformance.session import Session
 
-PASSED, FAILED, DEVIATING = "passed", "failed", "deviating"
+PASSED, FAILED, DEVIATING, AWAITED = "passed", "failed", "deviating", "not yet"
 _SCENARIOS = str(Path(__file__).parent / "scenarios")
 
 
@@ -121,6 +122,9 @@ def run_one(
     if not reason and deviation and not session.asked_deviation:
         reason = "names a deviation for this broker but does not check it"
     outcome = FAILED if reason else DEVIATING if deviation else PASSED
+    if broker.name == "leveret" and scenario.name in NOT_YET:
+        outcome = AWAITED if reason else FAILED
+        reason = reason or "passes now: its name must leave not_yet.py"
     return Result(scenario, outcome, reason, time.monotonic() - started)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from pamqp import commands
 
-from conformance import checklist, methods, report
+from conformance import checklist, coverage, methods, not_yet, report
+from conformance.client import Address
+from conformance.failure import check
 from conformance.fields import Reader, byte, decimal, encode_table, long, plain, short, void
-from conformance.registry import all_scenarios
+from conformance.registry import Scenario, all_scenarios
+from conformance.runner import AWAITED, FAILED, PASSED, Broker, run_one
+from conformance.session import Session
 
 
 def test_readme_lists_exactly_the_deviations_of_the_code() -> None:
@@ -18,8 +24,39 @@ def test_checklist_ids_are_either_asked_or_left_out() -> None:
     assert not set(checklist.ITEMS) & set(checklist.LEFT_OUT)
 
 
+def test_every_item_of_the_checklist_has_a_scenario() -> None:
+    assert coverage.uncovered(all_scenarios()) == []
+
+
 def test_every_scenario_covers_something() -> None:
     assert [s.name for s in all_scenarios() if not s.covers] == []
+
+
+def test_scenarios_that_do_not_pass_yet_exist() -> None:
+    assert not_yet.NOT_YET - {s.name for s in all_scenarios()} == set()
+
+
+def test_scenario_that_does_not_pass_yet_fails_the_run_when_it_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("conformance.runner.NOT_YET", frozenset({"area.good", "area.bad"}))
+    address = Address("127.0.0.1", 1)
+
+    def passes(s: Session) -> None: ...
+
+    def fails(s: Session) -> None:
+        check(False, "not built")
+
+    def outcome(name: str, body: Callable[[Session], None], broker: str) -> str:
+        found = Scenario(name, "area", (), (), body)
+        return run_one(found, address, Broker(broker, "")).outcome
+
+    assert outcome("area.bad", fails, "leveret") == AWAITED
+    assert outcome("area.good", passes, "leveret") == FAILED
+    assert outcome("area.other", passes, "leveret") == PASSED
+    assert outcome("area.other", fails, "leveret") == FAILED
+    assert outcome("area.bad", fails, "rabbitmq") == FAILED
+    assert outcome("area.good", passes, "rabbitmq") == PASSED
 
 
 def test_scenario_with_unknown_fields_is_refused() -> None:

@@ -106,6 +106,7 @@ _MODES = {
     "confirm-on-tx-channel": "406 cannot switch from tx to confirm mode",
     "commit-without-select": "406 commit: channel is not transactional",
     "rollback-without-select": "406 rollback: channel is not transactional",
+    "partial-tx": "406 commit: partial tx completion, where a full queue refused a message",
 }
 _FRAMING = {
     "channel-not-open": "504 method on a channel that is not open",
@@ -157,7 +158,6 @@ _RULES = {
     "quorum-and-stream-rows": "void here: a quorum queue has no rules of its own, no streams yet",
     "topic-binding-wildcards": "a rule of 4.3 only",
     "bind-reply-to": "a rule of 4.3 only",
-    "partial-tx": "needs a queue that rejects: length limits, a later feature",
     "update-secret-refused": "no authentication backend here refuses a new secret",
     "maintenance": "needs maintenance mode, a later feature",
 }

@@ -13,6 +13,7 @@ _SENT_BY_BOTH = (
     "channel.close-ok",
     "basic.cancel",
     "basic.ack",
+    "basic.nack",
 )
 _NO_CHALLENGE = "no mechanism here sends a challenge"
 _NOT_ASKED = {
@@ -41,5 +42,4 @@ METHODS: dict[str, str] = {
 
 LEFT_OUT: dict[str, str] = {
     **{f"method:{name}": reason for name, reason in _NOT_ASKED.items()},
-    "method:basic.nack.server": "needs a queue that rejects: length limits, a later feature",
 }

@@ -62,6 +62,7 @@ _PUBLISHING = {
     "confirm-select-twice": "confirm.select twice is fine and does not reset the count",
     "mandatory-alternate": "no return if the alternate exchange routed it",
     "one-copy-per-queue": "one copy per queue whatever the number of matching bindings",
+    "confirm-nack": "a queue that refuses a message: basic.nack",
     "delivery-mode-any": "a delivery mode other than 1 and 2 is accepted",
     "header-kept": "properties reach the consumer octet for octet",
     "sender-selected": "CC and BCC route as well; BCC is removed",
@@ -227,9 +228,6 @@ STATEMENTS: dict[str, str] = {
 }
 
 LEFT_OUT: dict[str, str] = {
-    "rule:dead-lettering": "dead-lettering comes later; its arguments are checked at declare",
-    "rule:ttl-length-priority": "TTL, length limits and priorities come later",
-    "rule:confirm-nack": "needs a queue that rejects: length limits, a later feature",
     "alarms:both": "whose disk is short cannot be filled: a test of the broker's own",
     "rule:connection-secure": "no mechanism here sends a challenge",
 }

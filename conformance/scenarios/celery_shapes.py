@@ -1,9 +1,11 @@
 """The queues, exchanges and messages of Celery and kombu, as they declare and use them."""
 
+import time
 from typing import Any
 
 from conformance.channel import Channel
-from conformance.failure import check_equal
+from conformance.dead_letters import how_it_died
+from conformance.failure import check, check_equal
 from conformance.registry import scenario
 from conformance.session import Session
 from conformance.texts import no_queue
@@ -197,6 +199,26 @@ def delayed_messages_enter_the_level_of_their_highest_digit(s: Session) -> None:
         queue = target if level is None else names[level]
         check_equal(channel.get_all(queue), [b"%d" % delay], f"messages with a delay of {delay} s")
     check_equal(sum(channel.message_count(queue) for queue in names), 0, "messages elsewhere")
+
+
+@scenario("celery.native-delay.arrives", covers=["celery:native-delay", "dead:chain"], slow=True)
+def delayed_messages_go_down_the_levels_of_their_digits(s: Session) -> None:
+    channel = s.channel()
+    names, last = _declare_levels(s, channel)
+    target = s.queue(channel, "tasks", durable=True)
+    channel.bind(target, last, f"#.{target}")
+    channel.consume(target, no_ack=True)
+    began = time.monotonic()
+    for delay in (3, 1, 0, 2):
+        digits = ".".join(f"{delay:0{LEVELS}b}")
+        properties = {"delivery_mode": 2, "headers": {"eta": delay}}
+        channel.publish(b"%d" % delay, names[-1], f"{digits}.{target}", properties=properties)
+    for delay, levels in ((0, ()), (1, (0,)), (2, (1,)), (3, (0, 1))):
+        task = channel.expect_delivery(b"%d" % delay)
+        check(time.monotonic() - began >= delay, "not before its time")
+        expected = [(names[level], "expired", 1) for level in levels]
+        check_equal(how_it_died(task), expected, "x-death")
+        check_equal(task.message.headers["eta"], delay, "header")
 
 
 @scenario(
