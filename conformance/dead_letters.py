@@ -3,7 +3,6 @@ are consumed, moments that the broker itself names, and what a dead letter tells
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,10 +90,8 @@ def let_pass(s: Session, milliseconds: int) -> None:
     whatever was confirmed before with the same TTL, or a lower one, is due as well."""
     channel = s.channel()
     clock = mortal_queue(s, channel, {"x-message-ttl": milliseconds})
-    began = time.monotonic()
     publish_confirmed(channel, clock.queue, b"tick")
     clock.expect(b"tick")
-    check_equal(time.monotonic() - began >= milliseconds / 1000, True, "expired in its time")
     channel.connection.close()
     clock.letters.connection.close()
 

@@ -8,9 +8,11 @@ from typing import Any
 from conformance import fields
 from conformance.channel import Channel
 from conformance.dead_letters import (
+    collector,
     dead_lettering_to,
     death,
     deaths,
+    dying_queue,
     history,
     how_it_died,
     mortal_queue,
@@ -116,23 +118,21 @@ def routing_keys_hold_cc_and_not_bcc(s: Session) -> None:
     check_equal(deaths(letter), expected, "x-death")
 
 
-@scenario(
-    "x-death.cc-header",
-    covers=["dead:key", "rule:sender-selected"],
-    deviations=[
-        deviation("rabbitmq", "3.10 takes the CC header away where a queue names a routing key")
-    ],
-)
-def a_cc_header_stays_where_the_queue_names_a_key(s: Session) -> None:
+@scenario("x-death.cc-header", covers=["dead:key", "rule:sender-selected"])
+def the_cc_header_goes_where_the_queue_names_a_key(s: Session) -> None:
     channel = s.channel()
-    mortal = mortal_queue(s, channel)
-    headers: dict[str, Any] = {"CC": ["nowhere"], "n": 1}
-    publish_confirmed(channel, mortal.queue, b"m", headers=headers)
-    reject(channel, mortal.queue)
-    (letter,) = mortal.expect(b"m")
-    if s.deviates:
-        del headers["CC"]
-    check_equal(fields.plain(other_headers(letter)), headers, "headers")
+    exchange = s.exchange(channel, "direct")
+    letters = collector(s, exchange, "named")
+    others = collector(s, exchange, "copied", "key")
+    queue = dying_queue(s, channel, exchange, "named")
+    headers = {"CC": ["copied"], "n": fields.short(1)}
+    publish_confirmed(channel, queue, b"m", headers=headers)
+    reject(channel, queue)
+    letter = letters.expect_delivery(b"m")
+    check_equal(other_headers(letter), {"n": fields.short(1)}, "headers")
+    check_equal(deaths(letter), [death(queue, "rejected", "", queue, "copied")], "x-death")
+    channel.publish(b"last", exchange, "key")
+    others.expect_delivery(b"last")
 
 
 @scenario("x-death.count", covers=["dead:count", "dead:rejected-cycle"])
