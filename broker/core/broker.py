@@ -202,13 +202,14 @@ class Broker:
             dict(permissions or {}),
             loopback_only,
         )
-        known = self.users.get(name)
-        if known is not None:
-            self.undefine(user_definition(known))
-        self.users[name] = user
-        self.define(user_definition(user))
-        self.permission_epoch += 1
+        self.put_user(user)
         return user
+
+    def put_user(self, user: User) -> None:
+        """Adds a user, or replaces the one of that name."""
+        self.users[user.name] = user
+        self.redefine(user_definition(user))
+        self.permission_epoch += 1
 
     def log_in(self, name: str, password: bytes, peer_host: str) -> User:
         """The user, or ACCESS_REFUSED with the reason for the log as its explanation."""

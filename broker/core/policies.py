@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
+from broker.core.patterns import compile_pattern
 from broker.core.policy_keys import is_name, is_whole, term, wrong_definition
 from broker.core.rules import LEAST, lower
 from exchanges.erlang import erlang_string
@@ -33,21 +33,6 @@ _COVERED = {
 }
 """What each value of `apply-to` covers."""
 _LEAST = LEAST | {"max-in-memory-length", "max-in-memory-bytes"}
-_POSIX_CLASSES = {
-    "alpha": "a-zA-Z",
-    "digit": "0-9",
-    "alnum": "a-zA-Z0-9",
-    "upper": "A-Z",
-    "lower": "a-z",
-    "space": r"\s",
-    "blank": r" \t",
-    "punct": r"!-/:-@\[-`{-~",
-    "xdigit": "0-9A-Fa-f",
-    "word": r"\w",
-}
-
-
-_PIECES = re.compile(r"\\.|\[:\^?\w+:\]|.", re.DOTALL)
 
 
 class PolicyError(ValueError):
@@ -93,41 +78,6 @@ class Effective(NamedTuple):
 
 
 NOTHING = Effective(None, None, {})
-
-
-@lru_cache(maxsize=1024)
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """The pattern as RabbitMQ reads it (PCRE without Unicode), with its POSIX classes. Raises
-    re.error."""
-    return re.compile("".join(_python_pattern(pattern)), re.ASCII)
-
-
-def _python_pattern(pattern: str) -> Iterator[str]:
-    """The pattern in Python's words. What may be an operator inside of brackets one day, and is
-    warned of today, is escaped."""
-    # What the brackets hold so far; None outside of them.
-    held: list[str] | None = None
-    for piece in _PIECES.findall(pattern):
-        after = piece
-        if held is None:
-            held = [] if piece == "[" else None
-        elif piece == "]" and held not in ([], ["^"]):
-            held = None
-        else:
-            after = _in_brackets(piece, held)
-            held.append(after)
-        yield after
-
-
-def _in_brackets(piece: str, held: list[str]) -> str:
-    if piece.startswith("[:"):
-        if piece[2:-2] not in _POSIX_CLASSES:
-            raise re.error("unknown POSIX class name")
-        return _POSIX_CLASSES[piece[2:-2]]
-    is_operator = piece in ("[", "&", "~", "|") or (
-        piece == "-" and (held in ([], ["^"]) or held[-1] == "-")
-    )
-    return f"\\{piece}" if is_operator else piece
 
 
 def check_policy(policy: Policy) -> None:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from typing import Any
+
+from broker.core.patterns import compile_pattern
 
 _SALT_SIZE = 4
+HASHES: dict[str, Callable[[bytes], Any]] = {
+    "rabbit_password_hashing_sha256": hashlib.sha256,
+    "rabbit_password_hashing_sha512": hashlib.sha512,
+    # Of RabbitMQ before 3.6; no hash of ours.
+    "rabbit_password_hashing_md5": lambda octets: hashlib.md5(octets, usedforsecurity=False),
+}
+"""RabbitMQ's hashing algorithms, the first one for new passwords."""
+HASH_SIZES = {name: _SALT_SIZE + hashed(b"").digest_size for name, hashed in HASHES.items()}
+"""Octets of salt and hash, by which a password's hash tells its algorithm."""
+_BY_SIZE = {size: name for name, size in HASH_SIZES.items()}
+_SHA256 = "rabbit_password_hashing_sha256"
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
     """Three regular expressions over the names of a virtual host's resources, searched and not
-    anchored, as in RabbitMQ ("Access Control"); `^$` allows nothing."""
+    anchored, as in RabbitMQ ("Access Control"); `^$` and the empty one allow nothing."""
 
     configure: str = ".*"
     write: str = ".*"
@@ -24,18 +37,14 @@ class Permission:
     def allows(self, operation: str, name: str) -> bool:
         """Whether `operation` ("configure", "write" or "read") is allowed on `name`."""
         pattern: str = getattr(self, operation)
-        return pattern == ".*" or _compiled(pattern).search(name) is not None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+        return pattern == ".*" or compile_pattern(pattern or "^$").search(name) is not None
 
 
 @dataclass(slots=True)
 class User:
-    """Somebody who may log in. `password_hash` is RabbitMQ's: salt, then SHA-256 of salt and
-    password; None refuses every password. `loopback_only` users come from this machine alone."""
+    """Somebody who may log in. `password_hash` is RabbitMQ's: salt, then the hash of salt and
+    password (HASHES); None refuses every password. `loopback_only` users come from this machine
+    alone."""
 
     name: str
     password_hash: bytes | None
@@ -44,10 +53,10 @@ class User:
     loopback_only: bool = False
 
 
-def hash_password(password: bytes, salt: bytes) -> bytes:
-    """`salt` (four octets) and the salted SHA-256 of the password (RabbitMQ, "Credentials")."""
+def hash_password(password: bytes, salt: bytes, algorithm: str = _SHA256) -> bytes:
+    """`salt` (four octets) and the salted hash of the password (RabbitMQ, "Credentials")."""
     assert len(salt) == _SALT_SIZE
-    return salt + hashlib.sha256(salt + password).digest()
+    return salt + bytes(HASHES[algorithm](salt + password).digest())
 
 
 _NOBODY = hash_password(b"", b"none")
@@ -59,7 +68,8 @@ def authenticate(user: User | None, password: bytes, peer_host: str) -> str | No
     Takes the same time for unknown users. A blank password is always refused.
     """
     known = (user.password_hash if user else None) or _NOBODY
-    matches = hmac.compare_digest(hash_password(password, known[:_SALT_SIZE]), known)
+    given = hash_password(password, known[:_SALT_SIZE], _BY_SIZE[len(known)])
+    matches = hmac.compare_digest(given, known)
     if user is None:
         return "unknown user"
     if user.password_hash is None or not password or not matches:

@@ -11,11 +11,12 @@ import socket
 import time
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 from broker import __version__
 from broker.core.broker import Broker, Identity, Limits
 from broker.core.journal import Journal
-from broker.errors import ReplyCode
+from broker.errors import AMQPError, ReplyCode
 from broker.protocol.connection import Connection
 from broker.protocol.states import HANDSHAKE
 from broker.server.client_socket import ClientSocket
@@ -310,8 +311,21 @@ def make_broker(settings: Settings, call: Caller, now: int = 0) -> Broker:
             open_directory(broker, settings.data_dir, call)
         except LogError as error:
             raise StartError(str(error)) from None
+    if settings.definitions is not None:
+        _import(broker, settings.definitions)
     make_default_user(broker, settings)
     return broker
+
+
+def _import(broker: Broker, path: Path) -> None:
+    from broker.server.definitions_file import DefinitionsError  # noqa: PLC0415  # only with a file
+    from broker.server.definitions_import import import_definitions  # noqa: PLC0415  # the same
+
+    try:
+        import_definitions(broker, path)
+    except (DefinitionsError, AMQPError) as error:
+        broker.close_journal()
+        raise StartError(str(error)) from None
 
 
 def shown(addresses: Iterable[tuple[str, int]]) -> str:

@@ -143,6 +143,12 @@ class Settings(BaseSettings):
         description="Virtual host that is made with the default user, and open to it.",
         json_schema_extra={"allowed": _NAME},
     )
+    definitions: Annotated[Path, AfterValidator(Path.expanduser)] | None = Field(
+        None,
+        description="File of definitions as RabbitMQ exports them (JSON), which is read at every "
+        "start: virtual hosts, users, permissions, policies, exchanges, queues, bindings.",
+        json_schema_extra={"allowed": "a path"},
+    )
     config: Path | None = Field(
         None,
         description="TOML file with settings, under the names of this page.",

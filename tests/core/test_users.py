@@ -1,11 +1,19 @@
 """Who may log in from where, and what users may do."""
 
-import hashlib
+import base64
+from typing import Any
 
 import pytest
 
 from broker.core.broker import Broker
-from broker.core.users import Permission, User, authenticate, hash_password, is_loopback
+from broker.core.users import (
+    HASHES,
+    Permission,
+    User,
+    authenticate,
+    hash_password,
+    is_loopback,
+)
 from broker.errors import AMQPError, ReplyCode
 from tests.core.fakes import make_broker
 
@@ -60,13 +68,14 @@ def test_unknown_user_costs_as_many_hashes_as_a_known_one(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    sha256 = hashlib.sha256
+    algorithm = "rabbit_password_hashing_sha256"
+    sha256 = HASHES[algorithm]
 
-    def counted(octets: bytes) -> object:
+    def counted(octets: bytes) -> Any:
         calls.append(len(octets))
         return sha256(octets)
 
-    monkeypatch.setattr(hashlib, "sha256", counted)
+    monkeypatch.setitem(HASHES, algorithm, counted)
     refusal(broker, "far", b"wrong!")
     refusal(broker, "who?", b"wrong!")
     assert calls == [10, 10]
@@ -181,3 +190,33 @@ def test_changed_users_change_the_permission_epoch(broker: Broker) -> None:
     before = broker.permission_epoch
     broker.add_user("guest", b"guest")
     assert broker.permission_epoch != before
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "size"),
+    [
+        ("rabbit_password_hashing_md5", 20),
+        ("rabbit_password_hashing_sha256", 36),
+        ("rabbit_password_hashing_sha512", 68),
+    ],
+)
+def test_password_may_be_hashed_by_any_algorithm_of_rabbitmq(algorithm: str, size: int) -> None:
+    hashed = hash_password(b"s3cret", b"salt", algorithm)
+    assert len(hashed) == size
+    user = User("alice", hashed)
+    assert authenticate(user, b"s3cret", "192.0.2.1") is None
+    assert authenticate(user, b"secret", "192.0.2.1") == "wrong password"
+
+
+def test_hash_that_rabbitmq_exported_lets_its_user_in() -> None:
+    exported = base64.b64decode("nG8uiNz1kv/aWRGi7oA8wrX5OCIEiMqHdo8wRH3oPDvD1PM9")
+    assert authenticate(User("alice", exported), b"s3cret", "192.0.2.1") is None
+
+
+def test_empty_pattern_allows_nothing_as_in_rabbitmq() -> None:
+    permission = Permission("", "^$", "[[:digit:]]")
+    assert [
+        permission.allows(operation, name)
+        for operation in ("configure", "write", "read")
+        for name in ("a", "1")
+    ] == [False, False, False, False, False, True]
