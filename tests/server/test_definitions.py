@@ -68,7 +68,7 @@ def check_export(broker: Broker) -> None:
         message_ttl=60000, expires=3_600_000, max_length=100_000, dead_letter_exchange="unrouted"
     )
     assert vhost.queues["orders.quorum"].rules.delivery_limit == 3
-    queues, _ = vhost.route(vhost.exchanges["orders"], ["order.paid"], {})
+    queues, _ = vhost.route(vhost.exchanges["orders"], ["order.paid"], b"")
     assert [queue.name for queue in queues] == ["orders.paid"]
 
 
