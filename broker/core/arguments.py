@@ -134,7 +134,10 @@ def _check_queue_mode(field: Field, _: Table) -> str | None:
 
 
 DISPATCHES = ("round-robin", "least-loaded")
-TIMEOUT_ACTIONS = ("requeue", "cancel-consumer", "close-channel")
+REQUEUE = "requeue"
+CANCEL_CONSUMER = "cancel-consumer"
+CLOSE_CHANNEL = "close-channel"
+TIMEOUT_ACTIONS = (REQUEUE, CANCEL_CONSUMER, CLOSE_CHANNEL)
 _TIMEOUT_ARGUMENTS: dict[str, Check] = {
     "x-consumer-timeout": _check_non_negative,
     "x-consumer-timeout-action": _one_of(TIMEOUT_ACTIONS, "invalid_consumer_timeout_action"),
@@ -181,8 +184,6 @@ WITHOUT_EFFECT = frozenset(
     {
         "x-dead-letter-strategy",
         "x-max-priority",
-        "x-consumer-timeout",
-        "x-consumer-timeout-action",
     }
 )
 """Arguments that are accepted, checked and compared, and do nothing yet."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.core.arguments import REQUEUE
 from broker.core.consumer import Consumer
 from broker.core.counters import Counters
 from broker.core.definitions import Definition, user_definition, vhost_definition
@@ -101,6 +102,9 @@ class Broker:
         # Virtual hosts where publishes on channels in confirm mode are refused (basic.nack) while
         # others have to wait.
         self.nack_on_alarm: frozenset[str] = frozenset()
+        # What becomes of deliveries that are not settled in time, where neither consumer nor queue
+        # says so.
+        self.consumer_timeout_action = REQUEUE
         # Somebody publishes to a queue whose consumers do not keep up; who reads it, clears it.
         self.is_behind = False
         # Connections that wait at a publish until there is memory again.

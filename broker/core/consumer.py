@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from broker.core.arguments import EXPIRY_MAX_MS
 from broker.core.message import Entry
+from broker.core.rules import QueueRules
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ class Sink(Protocol):
     def cancelled(self, consumer: Consumer) -> None:
         """The queue of this consumer is gone."""
 
+    def timeout_changed(self, consumer: Consumer) -> None:
+        """What this consumer holds has another time to be settled in, from now on."""
+
 
 class Consumer:
     """One basic.consume. `unacked` counts deliveries that are not settled yet."""
@@ -51,6 +56,7 @@ class Consumer:
         "queue",
         "sink",
         "tag",
+        "timeout",
         "unacked",
     )
 
@@ -76,6 +82,8 @@ class Consumer:
         self.priority = priority
         self.arguments: Table = arguments or {}
         self.unacked = 0
+        # Milliseconds in which a delivery is to be settled; 0 for any time.
+        self.timeout = 0 if no_ack else self._timeout(queue.rules)
         # Whether it stands in its queue's line of consumers that can take a message.
         self.is_waiting = False
         # When it left the line, by the line's own count.
@@ -88,6 +96,19 @@ class Consumer:
         if self.prefetch:
             return min(self.prefetch - self.unacked, BATCH_MAX, self.sink.room())
         return min(BATCH_MAX, self.sink.room())
+
+    def _timeout(self, rules: QueueRules) -> int:
+        own = self.arguments.get("x-consumer-timeout")
+        timeout = rules.consumer_timeout if own is None else own.value
+        assert timeout is None or isinstance(timeout, int)
+        return min(timeout or 0, EXPIRY_MAX_MS)
+
+    def follow(self, rules: QueueRules) -> None:
+        """The rules of its queue have changed. Its own argument comes before them."""
+        timeout = 0 if self.no_ack else self._timeout(rules)
+        if timeout != self.timeout:
+            self.timeout = timeout
+            self.sink.timeout_changed(self)
 
     def wake(self) -> None:
         """Stand in line again, after room was made."""
@@ -165,6 +186,16 @@ class ConsumerLine:
             line = self._lines[consumer.priority] = OrderedDict()
             insort(self._priorities, -consumer.priority)
         line[consumer] = None
+
+    def follow(self, rules: QueueRules) -> None:
+        """The rules of the queue have changed."""
+        for consumer in self._all:
+            consumer.follow(rules)
+
+    def step_back(self, consumer: Consumer) -> None:
+        """Others of its priority have their turns before this consumer has its next one."""
+        if consumer.is_waiting:
+            self._lines[consumer.priority].move_to_end(consumer)
 
     def _step_out(self, consumer: Consumer) -> None:
         consumer.is_waiting = False

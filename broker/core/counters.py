@@ -75,6 +75,8 @@ class Counters:
     messages_acknowledged: int = 0
     messages_dead_lettered: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By reason, and strategy as RabbitMQ's metrics name it."""
+    messages_timed_out: int = 0
+    messages_settled_late: int = 0
     auth_attempts: int = 0
     auth_attempts_failed: int = 0
     message_sizes: SizeHistogram = field(default_factory=SizeHistogram)

@@ -58,6 +58,14 @@ class LeastLoadedLine(ConsumerLine):
         if consumer in self._all:
             self._enter(consumer)
 
+    def step_back(self, consumer: Consumer) -> None:
+        """Others that hold as many have their turns before this consumer has its next one."""
+        self._end_turn()
+        if consumer in self._all:
+            self._take_turn(consumer)
+            if self._places.pop(consumer, None) is not None:
+                self._enter(consumer)
+
     def _take_turn(self, consumer: Consumer) -> None:
         self._left += 1
         self._turns[consumer] = consumer.left_at = self._left

@@ -179,6 +179,7 @@ class Queue:
         """From now on these rules hold."""
         counts_bodies = self.rules.max_length_bytes is not None
         self.rules = rules
+        self.consumers.follow(rules)
         if rules.message_ttl is not None and self.expiry is None:
             self.expiry = Expiry(self)
         if rules.max_length_bytes is not None and not counts_bodies:

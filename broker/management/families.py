@@ -217,6 +217,18 @@ _DELIVERED = (
         lambda c: c.messages_acknowledged,
         QUEUE_TYPE,
     ),
+    _counter(
+        "global_messages_timed_out",
+        "Deliveries that were not settled within the timeout of their consumer",
+        lambda c: c.messages_timed_out,
+        QUEUE_TYPE,
+    ),
+    _counter(
+        "global_messages_settled_late",
+        "Acknowledgements and rejections of deliveries that had timed out, which were ignored",
+        lambda c: c.messages_settled_late,
+        QUEUE_TYPE,
+    ),
 )
 _NODE = (
     _gauge(

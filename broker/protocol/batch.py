@@ -13,8 +13,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from broker.core.message import ORIGIN, Message
-from broker.errors import AMQPError, ReplyCode
 from broker.protocol.assembly import Assembly, check_header
+from broker.protocol.consumer_timeout import take
 from broker.protocol.publish import (
     Route,
     check,
@@ -230,15 +230,8 @@ def acknowledge(channel: Channel, tag: int, *, multiple: bool) -> None:
     """basic.ack outside a transaction; raises PRECONDITION_FAILED for an unknown tag."""
     if channel.prefetch or not tag:
         channel.connection.broker.run_deliveries()
-    groups = channel.unacked.take(tag, multiple=multiple)
-    if groups is None:
-        raise unknown_delivery_tag(tag)
+    groups = take(channel, tag, multiple=multiple)
     channel.acknowledge(groups)
     counters = channel.connection.broker.counters
     for _, entries in groups:
         counters.messages_acknowledged += len(entries)
-
-
-def unknown_delivery_tag(tag: int) -> AMQPError:
-    """What settling a tag is answered with that was never given out, or is settled."""
-    return AMQPError(ReplyCode.PRECONDITION_FAILED, f"unknown delivery tag {tag}")

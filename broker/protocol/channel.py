@@ -18,6 +18,7 @@ from broker.core.queue import Queue
 from broker.core.reading import keep
 from broker.errors import storage_failed
 from broker.protocol.assembly import Assembly
+from broker.protocol.consumer_timeout import DeliveryTimeouts, timeouts_of
 from broker.protocol.output import LARGE
 from broker.protocol.refusal import RefusedLook, RefusedTags
 from broker.protocol.states import ConnectionState
@@ -86,6 +87,8 @@ class Channel:
         # The batch for which the next answer waits.
         self.answer_after = 0
         self.transaction: Transaction | None = None
+        # Of consumers that have a timeout; None if none had one.
+        self.timeouts: DeliveryTimeouts | None = None
         self.reply_consumer: str | None = None
         self.reply_token: str | None = None
 
@@ -137,6 +140,8 @@ class Channel:
         else:
             unacked.add(consumer, keep(consumer.queue, entries))
             self.consumed_unacked += len(entries)
+            if consumer.timeout:
+                timeouts_of(self).watch(consumer, len(entries))
 
     def _make_head(self, consumer: Consumer, tail_size: int) -> bytes:
         """What a deliver frame starts with. `tail_size` counts the frame end, as the size in the
@@ -158,6 +163,10 @@ class Channel:
             "consumer_cancel_notify"
         ):
             self.send(make(commands.Basic.Cancel, consumer_tag=consumer.tag, nowait=True))
+
+    def timeout_changed(self, consumer: Consumer) -> None:
+        """What this consumer holds has another time to be settled in, from now on."""
+        timeouts_of(self).restart(consumer)
 
     def deliver_reply(self, message: Message) -> None:
         """Sends a direct reply to the consumer of amq.rabbitmq.reply-to on this channel.
@@ -192,21 +201,21 @@ class Channel:
                 # As one by one: who was woken by the last group goes first.
                 self.connection.broker.run_deliveries()
             consumer.queue.settle(entries)
-            self._release(consumer, len(entries))
+            self.release_room(consumer, len(entries))
 
     def reject(self, groups: list[Group]) -> None:
         """Lets these deliveries die, and makes room for others."""
         for consumer, entries in groups:
             consumer.queue.reject(entries)
-            self._release(consumer, len(entries))
+            self.release_room(consumer, len(entries))
 
     def requeue(self, groups: list[Group]) -> None:
         """Gives these deliveries back to their queues."""
         for consumer, entries in groups:
-            self._release(consumer, len(entries))
+            self.release_room(consumer, len(entries))
             consumer.queue.requeue(entries)
 
-    def _release(self, consumer: Consumer, count: int) -> None:
+    def release_room(self, consumer: Consumer, count: int) -> None:
         """A consumer, and with it perhaps the channel, has room again."""
         consumer.queue.catch_up()
         consumer.unacked -= count
@@ -374,6 +383,8 @@ class Channel:
         Happens when channel.close is sent or received, and when the connection goes.
         """
         self.stop_consuming()
+        if self.timeouts is not None:
+            self.timeouts.close()
         groups = self.unacked.take_all()
         consumers = list(self.consumers.values())
         self.consumers.clear()

@@ -30,14 +30,16 @@ class Outcome(enum.Enum):
 
 class Transaction:
     """Publishes with the queues they were routed to (None: route at commit), and settlements as
-    (delivery tags, outcome). `settled` holds the tags of all settlements: the
-    client may not settle them again, though they stay unacknowledged until the commit. What is
-    held counts in `Broker.memory_used` until `drop`."""
+    (delivery tags, outcome). `settled` holds the tags of all settlements: the client may not settle
+    them again, though they stay unacknowledged until the commit. `late` are the settlements, as
+    (delivery tag, multiple), that may be about what timed out. What is held counts in
+    `Broker.memory_used` until `drop`."""
 
     __slots__ = (
         "_broker",
         "acknowledged",
         "lasting_bytes",
+        "late",
         "publishes",
         "settled",
         "settlements",
@@ -48,6 +50,7 @@ class Transaction:
         self.publishes: list[tuple[Route, Message, list[Queue] | None]] = []
         self.settlements: list[tuple[list[int], Outcome]] = []
         self.settled: set[int] = set()
+        self.late: list[tuple[int, bool]] = []
         # How many of these are acknowledgements.
         self.acknowledged = 0
         self._broker = broker

@@ -99,8 +99,7 @@ class Unacked:
         if not self._is_unsettled(tag):
             return None
         if multiple:
-            old = self._take_old(self._old_until(tag))
-            return old + self.take_front(max(0, tag + 1 - self.front_tag))
+            return self.take_to(tag)
         if tag in self._old:
             return self._take_old([tag])
         place = tag - self._base
@@ -114,18 +113,37 @@ class Unacked:
         self._shed_holes()
         return [group]
 
+    def take_to(self, tag: int) -> list[Group]:
+        """Settles all up to this tag, whether or not it is one itself."""
+        old = self._take_old(self._old_until(tag))
+        last = min(tag + 1, self.next_tag)
+        return old + self.take_front(max(0, last - self.front_tag))
+
     def tags(self, tag: int, *, multiple: bool) -> list[int]:
         """The unsettled tags that `take` would settle; none if the tag is unknown."""
         if multiple and tag == 0:
             tag = self.next_tag - 1
         elif not self._is_unsettled(tag):
             return []
-        if not multiple:
-            return [tag]
+        return self.tags_to(tag) if multiple else [tag]
+
+    def tags_to(self, tag: int) -> list[int]:
+        """The unsettled tags up to this one."""
         base = self._base
-        old = self._old_until(tag)
-        new = range(self.front_tag, tag + 1)
-        return old + [known for known in new if self._entries[known - base] is not None]
+        new = range(self.front_tag, min(tag + 1, self.next_tag))
+        unsettled = [known for known in new if self._entries[known - base] is not None]
+        return self._old_until(tag) + unsettled
+
+    def tags_of(self, consumer: Consumer, stop: int) -> list[int]:
+        """The unsettled tags below `stop` that this consumer got."""
+        old = [tag for tag in self._old_until(stop - 1) if self._old[tag][0] is consumer]
+        places = range(self._start, min(stop, self.next_tag) - self._base)
+        consumers, entries = self._consumers, self._entries
+        return old + [
+            self._base + place
+            for place in places
+            if consumers[place] is consumer and entries[place] is not None
+        ]
 
     def take_all(self) -> list[Group]:
         """Settles everything."""

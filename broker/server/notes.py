@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from broker.core.arguments import CANCEL_CONSUMER, CLOSE_CHANNEL, REQUEUE
 from broker.core.policies import Policy
 from broker.server.log import printable
 
@@ -98,6 +99,24 @@ def _channel_error(details: Details) -> None:
         details["connection"],
         details["channel"],
         _text(details, "text"),
+        extra=_peer(details),
+    )
+
+
+def _consumer_timeout(details: Details) -> None:
+    who = f"consumer '{_text(details, 'consumer')}'" if details["consumer"] else "basic.get"
+    CHANNEL.warning(
+        "%s channel %s: %s has not settled %s deliveries of queue '%s' in vhost '%s' within %s ms, "
+        "the oldest for %s ms: %s",
+        details["connection"],
+        details["channel"],
+        who,
+        details["count"],
+        _text(details, "queue"),
+        _text(details, "vhost"),
+        details["timeout"],
+        details["age"],
+        _WHAT_HAPPENS[str(details["action"])],
         extra=_peer(details),
     )
 
@@ -224,6 +243,11 @@ def _readable(details: Details) -> None:
     SERVER.warning("storage: what could not be read can be read again: consumers go on")
 
 
+_WHAT_HAPPENS = {
+    REQUEUE: "they are requeued",
+    CANCEL_CONSUMER: "they are requeued and the consumer is cancelled",
+    CLOSE_CHANNEL: "the channel is closed",
+}
 _WRITERS: dict[str, Callable[[Details], None]] = {
     "connection_opened": _connection_opened,
     "connection_closed": _connection_closed,
@@ -231,6 +255,7 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "handshake_error": _handshake_error,
     "connection_error": _connection_error,
     "channel_error": _channel_error,
+    "consumer_timeout": _consumer_timeout,
     "internal_error": _internal_error,
     "arguments_without_effect": _arguments_without_effect,
     "policy_set": _policy_set,

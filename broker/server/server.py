@@ -59,6 +59,7 @@ class Server:
             settings, self.loop.call_soon_threadsafe, self._message_time(self.loop.time())
         )
         self.broker.nack_on_alarm = frozenset(settings.nack_on_alarm)
+        self.broker.consumer_timeout_action = settings.consumer_timeout_action
         self.addresses: list[tuple[str, int]] = []
         self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
         self.is_stopping = False

@@ -223,6 +223,12 @@ class Settings(BaseSettings):
         "repeated; everywhere several are separated by commas.",
         json_schema_extra={"allowed": f"names of {_NAME}", "default": "none"},
     )
+    consumer_timeout_action: Literal["requeue", "cancel-consumer", "close-channel"] = Field(
+        "requeue",
+        description="What becomes of deliveries that a consumer does not settle in time, if it has "
+        "a timeout: they go back to the queue, and with them the consumer ends or, as in RabbitMQ, "
+        "its channel.",
+    )
     product_version: str = Field(
         "3.13.7",
         pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$",

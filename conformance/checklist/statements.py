@@ -90,6 +90,8 @@ _CONSUMING = {
     "redelivered-get": "redelivered is true after get and requeue",
     "requeue-position": "a requeued message returns to its old position",
     "round-robin": "ready consumers take turns",
+    "least-loaded": "x-dispatch least-loaded: who holds the fewest messages is next",
+    "consumer-timeout": "x-consumer-timeout: what is late goes back, what comes late is ignored",
     "consumer-priority": "the highest x-priority is served first",
     "get-shares-tags": "get and deliver share one sequence of delivery tags",
     "get-message-count": "get-ok counts the remaining ready messages",

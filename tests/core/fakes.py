@@ -71,6 +71,7 @@ class Sink:
         self.output_left = output_room
         self.got: list[tuple[Consumer, Entry]] = []
         self.told: list[Consumer] = []
+        self.retimed: list[Consumer] = []
 
     def room(self) -> int:
         return self.room_left if self.output_left > 0 else 0
@@ -87,6 +88,9 @@ class Sink:
 
     def cancelled(self, consumer: Consumer) -> None:
         self.told.append(consumer)
+
+    def timeout_changed(self, consumer: Consumer) -> None:
+        self.retimed.append(consumer)
 
 
 def add_consumer(

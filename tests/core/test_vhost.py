@@ -136,7 +136,7 @@ def test_arguments_without_effect_are_noted_once_per_queue() -> None:
     assert notes == [
         (
             "arguments_without_effect",
-            {"queue": "q", "arguments": ["x-consumer-timeout", "x-max-priority"]},
+            {"queue": "q", "arguments": ["x-max-priority"]},
         )
     ]
 

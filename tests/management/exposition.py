@@ -90,6 +90,8 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "rabbitmq_global_messages_get_empty_total": ("counter", PQ),
     "rabbitmq_global_messages_redelivered_total": ("counter", PQ),
     "rabbitmq_global_messages_acknowledged_total": ("counter", PQ),
+    "rabbitmq_global_messages_timed_out_total": ("counter", PQ),
+    "rabbitmq_global_messages_settled_late_total": ("counter", PQ),
     "rabbitmq_process_resident_memory_bytes": ("gauge", set()),
     "rabbitmq_resident_memory_limit_bytes": ("gauge", set()),
     "rabbitmq_disk_space_available_bytes": ("gauge", set()),

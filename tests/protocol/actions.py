@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 CLIENTS = 3
 CHANNELS = 2
 QUEUES = ("q0", "q1", "q2")
-# One of them deals its messages another way.
-ARGUMENTS = {"q2": {"x-dispatch": text("least-loaded")}}
+# One of them wants settlements in time, one deals its messages another way.
+ARGUMENTS = {
+    "q1": {"x-consumer-timeout": Field("signedint", 150)},
+    "q2": {"x-dispatch": text("least-loaded")},
+}
+RUN_MS = 50
+"""Message time that passes between two runs of frames."""
 EXCHANGES = (("x0", "fanout"), ("x1", "topic"), ("x2", "headers"))
 KEYS = (*QUEUES, "nowhere", "a.b", "#")
 FRAME_SIZES = (4096, 131072, 4096)

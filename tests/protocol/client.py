@@ -264,6 +264,17 @@ class Site:
             self.outbox.clear()
             going = sum(client.go_on() for client in self.clients) > 0
 
+    def advance(self, milliseconds: int) -> None:
+        """Lets message time pass, and what is due happen, as a server does."""
+        timers = self.broker.timers
+        now = timers.now + milliseconds
+        while timers.next is not None and timers.next <= now:
+            timers.advance(max(timers.now, timers.next))
+            self.broker.run_deliveries()
+            self.collect()
+        timers.advance(now)
+        self.collect()
+
     def unblock(self) -> None:
         """Lets connections go on that waited for memory, as a server does."""
         while self.broker.blocked and not self.broker.has_alarm():

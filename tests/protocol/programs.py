@@ -24,6 +24,7 @@ from tests.protocol.actions import (
     EXCHANGES,
     FRAME_SIZES,
     QUEUES,
+    RUN_MS,
     WEIGHTS,
     Frames,
     Intent,
@@ -88,6 +89,7 @@ class Player:
                     self.clients[run.client].feed(octets)
                 frames += made
             self.record.append((run.client, frames))
+            self.site.advance(RUN_MS)
             # A client cannot know what its octets lead to before it has sent them.
             self.look()
 

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.actions import CLIENTS, QUEUES
+from tests.protocol.actions import CLIENTS, QUEUES, RUN_MS
 from tests.protocol.client import Basic, Channel, Client, Site
 from tests.protocol.programs import Player, Program, Scene, make_site, programs
 from tests.protocol.snapshot import broker_values, difference
@@ -46,6 +46,7 @@ def replay(scene: Scene, player: Player, cut: Cut) -> tuple[Site, list[Client]]:
     for number, frames in player.record:
         for chunk in cut(frames):
             clients[number].feed(chunk)
+        site.advance(RUN_MS)
     return site, clients
 
 

@@ -80,6 +80,18 @@ class UnackedMachine(RuleBasedStateMachine):
         assert groups is not None
         assert flat(groups) == [(self.model.pop(t), t) for t in settled]
 
+    @rule(tag=st.integers(0, 300))
+    def settle_all_up_to(self, tag: int) -> None:
+        """The tag itself may be settled, or never have been given out."""
+        settled = [t for t in self.model if t <= tag]
+        assert self.record.tags_to(tag) == settled
+        assert flat(self.record.take_to(tag)) == [(self.model.pop(t), t) for t in settled]
+
+    @rule(consumer=st.sampled_from(CONSUMERS), stop=st.integers(0, 300))
+    def look_for_a_consumer(self, consumer: Consumer, stop: int) -> None:
+        wanted = [t for t, who in self.model.items() if who is consumer and t < stop]
+        assert self.record.tags_of(consumer, stop) == wanted
+
     @rule(share=st.integers(0, 100))
     def settle_from_the_front(self, share: int) -> None:
         """As the hot path does."""

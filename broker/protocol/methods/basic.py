@@ -14,7 +14,8 @@ from broker.core.queue import Queue
 from broker.core.reading import keep
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode, queue_title
-from broker.protocol.batch import acknowledge, unknown_delivery_tag
+from broker.protocol.batch import acknowledge
+from broker.protocol.consumer_timeout import take, take_later, timeouts_of
 from broker.protocol.names import check_permission, queue_name
 from broker.protocol.transaction import Outcome
 from broker.protocol.unacked import Group
@@ -142,7 +143,10 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
         channel.unacked.skip(1)
     else:
         counters.messages_delivered_get_manual_ack += 1
-        channel.unacked.add(_getter(channel, queue), keep(queue, [entry]))
+        getter = _getter(channel, queue)
+        channel.unacked.add(getter, keep(queue, [entry]))
+        if getter.timeout:
+            timeouts_of(channel).watch(getter, 1)
     counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
     exchange, routing_key = message[ORIGIN][:2]
@@ -193,9 +197,7 @@ def _reject(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> Non
         outcome = Outcome.REQUEUED if requeue else Outcome.REJECTED
         _settle_later(channel, tag, multiple=multiple, outcome=outcome)
         return
-    groups = channel.unacked.take(tag, multiple=multiple)
-    if groups is None:
-        raise unknown_delivery_tag(tag)
+    groups = take(channel, tag, multiple=multiple)
     if requeue:
         channel.requeue(groups)
     else:
@@ -206,10 +208,7 @@ def _settle_later(channel: Channel, tag: int, *, multiple: bool, outcome: Outcom
     """Keeps a settlement for the commit, and returns how many deliveries it is for."""
     transaction = channel.transaction
     assert transaction is not None
-    tags = channel.unacked.tags(tag, multiple=multiple)
-    tags = [known for known in tags if known not in transaction.settled]
-    if not tags and not (multiple and tag == 0):
-        raise unknown_delivery_tag(tag)
+    tags = take_later(channel, tag, multiple=multiple)
     transaction.settled.update(tags)
     transaction.settlements.append((tags, outcome))
     return len(tags)

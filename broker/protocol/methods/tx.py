@@ -39,6 +39,9 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
                 channel.reject(groups)
             else:
                 channel.acknowledge(groups)
+    if channel.timeouts is not None:
+        for tag, multiple in transaction.late:
+            channel.timeouts.settle(tag, multiple=multiple)
     channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged
     channel.note_written()
     channel.answer(commands.Tx.CommitOk(), lasts=False)
