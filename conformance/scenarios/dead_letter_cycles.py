@@ -64,6 +64,21 @@ def a_cycle_of_two_queues_ends_where_it_began(s: Session) -> None:
     check_equal(channel.message_count(first), 0, "messages that came back")
 
 
+@scenario("dead.cycle.maxlen", covers=["dead:cycle", "dead:maxlen"])
+def what_is_pushed_out_does_not_push_others_out_of_the_same_queue(s: Session) -> None:
+    channel = s.channel()
+    exchange = s.exchange(channel, "fanout")
+    arguments = {"x-dead-letter-exchange": exchange, "x-max-length": 2}
+    itself = s.queue(channel, arguments=arguments)
+    channel.bind(itself, exchange)
+    letters = collector(s, exchange, "")
+    publish_confirmed(channel, itself, b"1", b"2", b"3", b"4")
+    for body in (b"1", b"2"):
+        letter = letters.expect_delivery(body)
+        check_equal(how_it_died(letter), [(itself, "maxlen", 1)], "x-death")
+    check_equal(channel.get_all(itself), [b"3", b"4"], "what is left")
+
+
 @scenario("dead.retry", covers=["dead:rejected-cycle", "dead:chain", "dead:count"])
 def a_cycle_with_a_rejection_goes_on(s: Session) -> None:
     channel = s.channel()
