@@ -198,6 +198,10 @@ _PAGING = {
     "dead-consumer": "a client that reads nothing holds up nobody else",
     "transaction": "acks in a transaction that is rolled back",
     "restart": "a backlog larger than memory comes back after a restart, in order",
+    "expiry": "messages of such a backlog expire",
+    "length": "a backlog is kept within the limits of its queue",
+    "dead": "a backlog that is rejected arrives among the dead, whole and in order",
+    "message-priority": "no priority hides behind another",
 }
 _CELERY = {
     "task-queue": "Celery's task queue, declared by workers and clients",
