@@ -8,9 +8,10 @@ _NAMES = """
 dead.keys-kept delivery-limit.classic delivery-limit.count delivery-limit.get
 delivery-limit.restart.kill delivery-limit.restart.stop length.reject length.reject-dlx
 length.reject.bytes length.reject.transaction length.restart.kill length.restart.stop
-length.zero.reject priorities.255 priorities.dead priorities.get priorities.limit priorities.order
-priorities.overtaking priorities.range priorities.requeued priorities.restart.kill
-priorities.restart.stop turns.single.priorities
+length.zero.reject paging-limits.priority paging-limits.reject paging-limits.rejected priorities.255
+priorities.dead priorities.get priorities.limit priorities.order priorities.overtaking
+priorities.range priorities.requeued priorities.restart.kill priorities.restart.stop
+turns.single.priorities
 """
 
 NOT_YET = frozenset(_NAMES.split())
