@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from broker.core.exchange import Exchange
+from broker.core.lines import forget_bodies
 from broker.core.message import (
     MESSAGE,
     NUMBER,
@@ -43,7 +44,9 @@ def bury(queue: Queue, entries: Sequence[Entry], reason: str) -> None:
     """These messages die: they go to the dead-letter exchange, if there is one, and the queue lets
     go of them. They are in none of its lines any more, and count nowhere. All of it is in one batch
     of the log: after a crash a message is where it was, or where it went."""
-    if queue.rules.dead_letter_exchange is not None and any(map(is_bare, entries)):
+    rules = queue.rules
+    wants_contents = rules.dead_letter_exchange is not None or rules.max_length_bytes is not None
+    if wants_contents and any(map(is_bare, entries)):
 
         def filled(whole: list[Entry]) -> None:
             if not queue.is_deleted:
@@ -61,6 +64,8 @@ def _bury(queue: Queue, entries: Sequence[Entry], reason: str) -> None:
         if entry[NUMBER] in dying:
             # It must not be read again from now on.
             dying.remove(entry[NUMBER])
+            if entry[NUMBER] >= queue.bodies_from:
+                forget_bodies(queue, [entry])
             for store in queue.stores:
                 store.settled_range(entry[NUMBER], entry[NUMBER] + 1)
     for store in queue.stores:

@@ -86,6 +86,9 @@ def get(queue: Queue, *, no_ack: bool) -> Entry | None:
         return None
     entry = queue.take_returned() if queue.returned else queue.ready.popleft()
     queue.leave([entry], entry_size(entry), is_settled=no_ack)
+    if queue.expiry is not None:
+        # Another one is the first.
+        queue.touch()
     return entry
 
 

@@ -20,8 +20,10 @@ from broker.core.lines import (
     discard,
     first,
     first_number,
+    forget_bodies,
     leave_ready,
     ready_numbers,
+    sparse_bytes,
     take_first,
     use_sparse,
 )
@@ -36,7 +38,6 @@ from broker.core.message import (
     entry_size,
 )
 from broker.core.reading import fetch
-from broker.core.sparse import SPARSE_BYTES
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
@@ -90,6 +91,7 @@ class Expiry:
         now = queue.broker.timers.now
         if self._came:
             self._watch_own(now)
+        self._count()
         due = self._next()
         if due is not None and due <= now:
             self.on_time(now)
@@ -109,11 +111,10 @@ class Expiry:
             use_sparse(queue)
         if len(self._deadlines) > _COMPACT_FROM + 2 * queue.messages_ready:
             self._deadlines.keep(set(ready_numbers(queue)).__contains__)
-        self._count()
 
     def _count(self) -> None:
         """Deadlines, and what is kept beside messages for their sake, take memory."""
-        extra = len(self._deadlines) * (DEADLINE_BYTES + SPARSE_BYTES)
+        extra = len(self._deadlines) * DEADLINE_BYTES + sparse_bytes(self.queue)
         self.queue.broker.memory_used += extra - self._extra
         self._extra = extra
 
@@ -178,6 +179,7 @@ class Expiry:
             deadline = self.deadline(entry[MESSAGE][ORIGIN])
             (alive if deadline is None or deadline > now else expired).append(entry)
         if expired:
+            forget_bodies(self.queue, expired)
             bury(self.queue, expired, EXPIRED)
         return alive
 

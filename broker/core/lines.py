@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.message import NUMBER, Entry, bodies_bytes, entry_size
 from broker.core.reading import BARE, where
-from broker.core.sparse import Sparse
+from broker.core.sparse import SPARSE_BYTES, Sparse
 
 if TYPE_CHECKING:
     from broker.core.paging import Paged
@@ -49,9 +49,17 @@ def leave_ready(queue: Queue, entries: Sequence[Entry], size: int) -> None:
 def forget_bodies(queue: Queue, entries: Sequence[Entry]) -> None:
     """Ready messages are no longer."""
     if queue.rules.max_length_bytes is not None:
-        # What was read after a start counted by what it takes in the log.
-        left = queue.body_bytes - bodies_bytes(entries)
-        queue.body_bytes = max(0, left) if queue.messages_ready else 0
+        queue.body_bytes -= bodies_bytes(entries)
+
+
+def count_bodies(queue: Queue) -> int:
+    """Octets of the bodies of what is ready in memory. What is in a log alone counts when it is
+    read (`Queue.bodies_from`)."""
+    octets = bodies_bytes(queue.returned) + bodies_bytes(queue.ready)
+    if queue.paged is None:
+        return octets
+    queue.bodies_from = queue.paged.stop
+    return octets + bodies_bytes(queue.paged.tail) + bodies_bytes(queue.paged.fresh)
 
 
 def first_number(queue: Queue) -> int | None:
@@ -92,6 +100,16 @@ def use_sparse(queue: Queue) -> None:
     if queue.paged is not None:
         queue.paged.tail = Sparse(queue.paged.tail)
         queue.paged.fresh = Sparse(queue.paged.fresh)
+
+
+def sparse_bytes(queue: Queue) -> int:
+    """Octets of memory that sparse lines take beyond the messages in them."""
+    if queue.line_type is not Sparse:
+        return 0
+    count = len(queue.ready)
+    if queue.paged is not None:
+        count += len(queue.paged.tail) + len(queue.paged.fresh)
+    return count * SPARSE_BYTES
 
 
 def discard(queue: Queue, number: int) -> Entry | None:

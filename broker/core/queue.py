@@ -26,7 +26,7 @@ from broker.core.expiry import Expiry, Lease
 from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
 from broker.core.limits import drop_head
-from broker.core.lines import forget_bodies
+from broker.core.lines import count_bodies, forget_bodies
 from broker.core.message import (
     ORIGIN,
     Entry,
@@ -61,6 +61,7 @@ class Queue:
         "_is_touched",
         "arguments",
         "auto_delete",
+        "bodies_from",
         "body_bytes",
         "broker",
         "consumers",
@@ -142,7 +143,8 @@ class Queue:
         self.lease: Lease | None = None
         # Numbers of messages that are read for the last time: nobody is to have them.
         self.dying: set[int] = set()
-        self.body_bytes = 0
+        # Of those in a log alone, bodies from this number on count.
+        self.bodies_from = self.body_bytes = 0
 
     @property
     def messages_ready(self) -> int:
@@ -183,7 +185,7 @@ class Queue:
         if rules.message_ttl is not None and self.expiry is None:
             self.expiry = Expiry(self)
         if rules.max_length_bytes is not None and not counts_bodies:
-            self.body_bytes = bodies_bytes([*self.returned, *self.ready])
+            self.body_bytes = count_bodies(self)
         if rules.expires is not None and self.lease is None:
             self.lease = Lease(self)
         self.use()

@@ -20,6 +20,7 @@ from broker.core.message import (
     NUMBER,
     Entry,
     Message,
+    bodies_bytes,
     entries_size,
     make_origin,
 )
@@ -121,6 +122,10 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
                 if queue.dying:
                     some = [entry for entry in some if entry[NUMBER] not in queue.dying]
                 paged.count -= len(some)
+                if queue.rules.max_length_bytes is not None:
+                    # What was there at the start counts from now on.
+                    new = [entry for entry in some if entry[NUMBER] < queue.bodies_from]
+                    queue.body_bytes += bodies_bytes(new)
                 if queue.expiry is not None:
                     some = queue.expiry.sort_out(some)
                 entries += some

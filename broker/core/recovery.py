@@ -178,8 +178,7 @@ def restore(queue: Queue, lasting: Lasting) -> None:
     queue.next_number = lasting.next_number
     for run in islice(lasting.stored.runs_from(0), 1):
         queue.paged = Paged(queue, run.first, queue.next_number, lasting.stored.count)
-        if queue.rules.max_length_bytes is not None:
-            queue.body_bytes = lasting.stored.live_bytes
+    queue.bodies_from = queue.next_number
     for published, ttl, first, stop in lasting.expiring:
         queue.expect(published, ttl, first, stop)
     lasting.expiring = []

@@ -130,11 +130,6 @@ class StoredRuns:
         self.count += total
         self._grown(RUN_BYTES)
 
-    @property
-    def live_bytes(self) -> int:
-        """Octets in the log that count for what is not settled."""
-        return sum(map(mul, self._columns[_SHARE], self._live))
-
     def settle(self, first: int, count: int) -> None:
         """Messages `first` to `first + count - 1` are gone; what is not stored is passed over."""
         stop = first + count

@@ -163,15 +163,20 @@ def is_special(flags: int, header: bytes) -> bool:
 def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
     """Publishes messages of one resolved route that have no special properties. Either all are
     persistent or none."""
+    if route.refuses and channel.transaction is None:
+        for message in messages:
+            # Numbered one by one, since the last one is what a refusal is about.
+            _count_received(channel, 1)
+            _hand_out(channel, route, message, route.queues or _queues_of(channel, route, message))
+        return
     _count_received(channel, len(messages))
     if channel.transaction is not None:
         channel.transaction.publish(route, messages, route.queues)
         return
     queues = route.queues
-    if queues is None or route.refuses:
+    if queues is None:
         for message in messages:
-            found = _queues_of(channel, route, message) if queues is None else queues
-            _hand_out(channel, route, message, found)
+            _hand_out(channel, route, message, _queues_of(channel, route, message))
     elif len(queues) > 1 and _share_room(queues):
         for message in messages:
             _hand_out(channel, route, message, queues)
@@ -226,15 +231,15 @@ def refuse(channel: Channel, body_size: int, count: int = 1) -> None:
 
 def publish_committed(
     channel: Channel, route: Route, message: Message, queues: list[Queue] | None
-) -> None:
-    """Publishes a message of a transaction that commits."""
+) -> bool:
+    """Publishes a message of a transaction that commits. False if a queue refused it."""
     if queues is None:
         queues = _queues_of(channel, route, message)
     content, header_size, origin, framing = message
     if origin[PUBLISHED] is not None:
         now = channel.connection.broker.timers.now
         message = (content, header_size, with_time(origin, now, origin[TTL]), framing)
-    _hand_out(channel, route, message, [queue for queue in queues if not queue.is_deleted])
+    return _hand_out(channel, route, message, [each for each in queues if not each.is_deleted])
 
 
 def _queues_of(
@@ -250,15 +255,17 @@ def _queues_of(
     return channel.vhost.route(route.exchange, keys, message[0][: message[1]])[0]
 
 
-def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> None:
+def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> bool:
+    """Publishes one message. False if a queue refused it."""
     if not queues:
         _not_routed(channel, route, [message])
-        return
+        return True
+    taking = queues
     if any(queue.refuses for queue in queues):
-        queues = _with_room(channel, queues, message)
-        if not queues:
-            return
-    _append(channel, queues, [message])
+        taking = _with_room(channel, queues, message)
+    if taking:
+        _append(channel, taking, [message])
+    return len(taking) == len(queues)
 
 
 def _with_room(channel: Channel, queues: list[Queue], message: Message) -> list[Queue]:

@@ -60,7 +60,7 @@ class ClientSocket(asyncio.Protocol):
         connection = self.connection
         self._unpaced += len(data)
         now = self.server.loop.time()
-        self.server.advance(now)
+        self.server.advance()
         connection.receive_data(data, now)
         self.server.flush()
         if not self._is_open and connection.was_open:

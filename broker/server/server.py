@@ -50,13 +50,13 @@ class Server:
     def __init__(self, settings: Settings, *, files_max: int | None = None) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
-        # Message time of the loop's zero.
-        self._zero_ms = int((time.time() - self.loop.time()) * 1000)
+        # Message time when the clock that never jumps says 0.
+        self._zero_s = time.time() - time.monotonic()
         self._alarm: asyncio.TimerHandle | None = None
         # When that is, in message time.
         self._alarm_at = 0
         self.broker = make_broker(
-            settings, self.loop.call_soon_threadsafe, self._message_time(self.loop.time())
+            settings, self.loop.call_soon_threadsafe, self._message_time()
         )
         self.broker.nack_on_alarm = frozenset(settings.nack_on_alarm)
         self.broker.consumer_timeout_action = settings.consumer_timeout_action
@@ -134,18 +134,18 @@ class Server:
             return f"too many connections that have not logged in ({most})"
         return ""
 
-    def _message_time(self, now: float) -> int:
-        return self._zero_ms + int(now * 1000)
+    def _message_time(self) -> int:
+        # The loop's own clock stands still for a turn, which may be longer than a message lives.
+        return int((self._zero_s + time.monotonic()) * 1000)
 
-    def advance(self, now: float) -> None:
-        """It is `now`, by the loop's clock: begins a batch. What is due in message time happens, a
-        bounded part of it at a time."""
-        self.broker.timers.advance(self._message_time(now))
+    def advance(self) -> None:
+        """Begins a batch: what is due happens, a bounded part of it at a time."""
+        self.broker.timers.advance(self._message_time())
 
     def _ring(self) -> None:
         """Something is due."""
         self._alarm = None
-        self.advance(self.loop.time())
+        self.advance()
         self.broker.run_deliveries()
         self.flush()
 
@@ -156,8 +156,8 @@ class Server:
                 return
             self._alarm.cancel()
         self._alarm_at = due
-        # Not before: a clock of the loop may stand still for a turn.
-        self._alarm = self.loop.call_at((due - self._zero_ms + 1) / 1000, self._ring)
+        delay_ms = due - self._message_time() + 1
+        self._alarm = self.loop.call_later(max(0, delay_ms) / 1000, self._ring)
 
     def flush(self) -> None:
         """Writes what every connection has to send; ends a batch."""

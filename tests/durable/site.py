@@ -32,7 +32,7 @@ class DurableSite(Site):
     """A site that goes on from a log. Nothing is durable, read or told before the test says so;
     `settle_down` says all of it at once."""
 
-    def __init__(self, log: SimLog | None = None, **limits: Any) -> None:
+    def __init__(self, log: SimLog | None = None, now: int = 0, **limits: Any) -> None:
         self.log = log or SimLog()
         self.notes = []
         self._dice = 0
@@ -42,6 +42,7 @@ class DurableSite(Site):
         self.broker = Broker(self._random_bytes, limits=Limits(**limits), note=self._note)
         # Before there is a log: who it is that clients log in as, is not written.
         self.broker.add_user("guest", b"guest", permissions={"/": Permission()})
+        self.broker.timers.advance(now)
         recover(self.broker, self.log)
         self.vhost = self.broker.add_vhost("/")
         self.logs = [self.log]
@@ -146,12 +147,12 @@ class DurableSite(Site):
         self.collect()
         self.broker.close_journal()
         assert not self.log.undurable
-        return DurableSite(self.log.crashed())
+        return DurableSite(self.log.crashed(), self.broker.timers.now)
 
     def crash(self, keep: int = 0) -> DurableSite:
         """The end without a warning, and a start with what the disk has: all that is durable, and
         so many batches more."""
-        return DurableSite(self.log.crashed(keep))
+        return DurableSite(self.log.crashed(keep), self.broker.timers.now)
 
 
 def publish_persistent(client: Client, *bodies: bytes, **arguments: Any) -> None:

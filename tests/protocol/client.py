@@ -266,13 +266,18 @@ class Site:
 
     def advance(self, milliseconds: int) -> None:
         """Lets message time pass, and what is due happen, as a server does."""
+        self.wait_until(self.broker.timers.now + milliseconds)
+
+    def wait_until(self, now: int) -> None:
+        """Message time goes on to `now`, as a server has it; not further than to each thing that is
+        due in between."""
         timers = self.broker.timers
-        now = timers.now + milliseconds
         while timers.next is not None and timers.next <= now:
-            timers.advance(max(timers.now, timers.next))
+            timers.advance(max(timers.next, timers.now))
             self.broker.run_deliveries()
             self.collect()
         timers.advance(now)
+        self.broker.run_deliveries()
         self.collect()
 
     def unblock(self) -> None:

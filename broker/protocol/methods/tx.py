@@ -28,8 +28,9 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
     transaction = _take(channel)
     publishes = transaction.publishes[:]
     transaction.drop()
+    is_whole = True
     for route, message, queues in publishes:
-        publish_committed(channel, route, message, queues)
+        is_whole &= publish_committed(channel, route, message, queues)
     for tags, outcome in transaction.settlements:
         for tag in tags:
             groups = channel.unacked.take(tag, multiple=False) or []
@@ -43,6 +44,8 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
         for tag, multiple in transaction.late:
             channel.timeouts.settle(tag, multiple=multiple)
     channel.connection.broker.counters.messages_acknowledged += transaction.acknowledged
+    if not is_whole:
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, "partial tx completion")
     channel.note_written()
     channel.answer(commands.Tx.CommitOk(), lasts=False)
 
