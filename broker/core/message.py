@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Final, TypeAlias
 
-from broker.wire import frames
+from broker.wire import frames, properties
 from broker.wire.methods import shortstr
+from broker.wire.table import Field, Table
 
 Origin: TypeAlias = "tuple[str, str, bytes, bool, int | None, int | None]"
 """Where a message was published, and whether it is persistent: (exchange, routing key, tail,
@@ -108,6 +109,14 @@ def entries_size(entries: Collection[Entry]) -> int:
     """Octets of memory that these entries count for."""
     sizes = map(len, map(content_of, map(message_of, entries)))
     return sum(sizes) + MESSAGE_OVERHEAD * len(entries)
+
+
+def counted(message: Message, times: int) -> Message:
+    """The message as it is delivered after it came back so often: with an `x-delivery-count`."""
+    content, header_size, origin, framed = message
+    count: Table = {"x-delivery-count": Field("long", times)}
+    header = properties.with_headers(content[:header_size], count)
+    return header + content[header_size:], len(header), origin, framed
 
 
 def body_bytes(message: Message) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from broker.core.arguments import EXPIRY_MAX_MS
+from broker.core.arguments import EXPIRY_MAX_MS, is_quorum
 from broker.wire.table import Table
 
 DROP_HEAD = "drop-head"
@@ -32,6 +32,9 @@ class QueueRules(NamedTuple):
     """How long a delivery may stay unsettled; 0 for ever, as None does."""
     consumer_timeout_action: str | None = None
     """What becomes of it then; None for what the broker is set to."""
+    counts_deliveries: bool = False
+    """Whether a redelivered message says how often it came back (`x-delivery-count`): in a quorum
+    queue, and where that is limited."""
 
     @property
     def has_limit(self) -> bool:
@@ -60,7 +63,7 @@ argument does (RabbitMQ, "Policies")."""
 NO_RULES = QueueRules()
 """Those of a queue without arguments and policies."""
 
-_FIELDS = {name.replace("_", "-"): name for name in QueueRules._fields}
+_FIELDS = {name.replace("_", "-"): name for name in QueueRules._fields if "counts" not in name}
 _DURATIONS = frozenset({"message-ttl", "expires", "consumer-timeout"})
 
 
@@ -86,7 +89,8 @@ def rules_of(arguments: Table, policy: Mapping[str, object] | None = None) -> Qu
     if isinstance(limit, int) and limit < 0:
         del values["delivery-limit"]
     found: dict[str, Any] = {_FIELDS[key]: value for key, value in values.items()}
-    return QueueRules(**found)
+    counts = is_quorum(arguments) or "delivery-limit" in values
+    return QueueRules(**found, counts_deliveries=counts)
 
 
 def lower(key: str, one: object, other: object) -> int:

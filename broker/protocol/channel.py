@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.consumer import BATCH_MAX, Consumer
-from broker.core.message import ORIGIN, Entry, Message, content_for, framing
+from broker.core.message import ORIGIN, Entry, Message, content_for, counted, framing
 from broker.core.queue import Queue
 from broker.core.reading import keep
 from broker.errors import storage_failed
@@ -131,6 +131,9 @@ class Channel:
             if framed != own_framing:
                 content = content_for(message, self.number, self.connection.frame_max)
             if returns:
+                if consumer.queue.rules.counts_deliveries:
+                    again = counted(message, returns)
+                    content = content_for(again, self.number, self.connection.frame_max)
                 out += (head, pack(tag), b"\x01", tail[1:], content)
             else:
                 out += (head, pack(tag), tail, content)

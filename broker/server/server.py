@@ -55,9 +55,7 @@ class Server:
         self._alarm: asyncio.TimerHandle | None = None
         # When that is, in message time.
         self._alarm_at = 0
-        self.broker = make_broker(
-            settings, self.loop.call_soon_threadsafe, self._message_time()
-        )
+        self.broker = make_broker(settings, self.loop.call_soon_threadsafe, self._message_time())
         self.broker.nack_on_alarm = frozenset(settings.nack_on_alarm)
         self.broker.consumer_timeout_action = settings.consumer_timeout_action
         self.addresses: list[tuple[str, int]] = []
@@ -91,6 +89,9 @@ class Server:
                 self.addresses.append((name[0], name[1]))
                 # Several hosts share one port, also where the system chose it.
                 port = port or name[1]
+        # What expired while nothing ran, and when the next thing is due.
+        self.broker.run_deliveries()
+        self.flush()
 
     def accept(self, client: ClientSocket) -> Connection:
         """The connection for a new socket; one that is too many is closed at once."""

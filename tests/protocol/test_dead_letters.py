@@ -306,3 +306,39 @@ def test_what_a_client_says_of_deaths_is_taken_for_what_it_is(client: Client) ->
     table = headers(fetch(client))
     assert [event.get("queue") for event in table["x-death"]] == [b"q", None]
     assert table["x-first-death-queue"] == 1
+
+
+@pytest.mark.parametrize("kind", ["limit", "quorum", "classic"])
+def test_redeliveries_are_counted_where_that_matters(client: Client, kind: str) -> None:
+    arguments = {
+        "limit": {"x-delivery-limit": number(5)},
+        "quorum": {"x-queue-type": text("quorum")},
+        "classic": {},
+    }[kind]
+    client.queue("d")
+    client.queue("q", durable=True, arguments=arguments)
+    client.publish(b"job", **with_headers({"x": Field("long", 1)}))
+    counts = []
+    for tag in range(1, 4):
+        if tag < 3:
+            client.tell(Basic.Get, queue="q")
+        else:
+            client.consume()
+        (item,) = client.read()
+        assert item.body == b"job"
+        counts.append(headers(item).get("x-delivery-count"))
+        if tag < 3:
+            client.tell(Basic.Nack, delivery_tag=tag, requeue=True)
+    assert counts == ([None, None, None] if kind == "classic" else [None, 1, 2])
+    assert headers(item)["x"] == 1
+
+
+def test_a_commit_of_which_a_queue_refuses_a_part_says_so(client: Client) -> None:
+    client.queue(arguments={"x-max-length": number(1), "x-overflow": text("reject-publish")})
+    client.ask(Tx.Select, 2)
+    client.feed(publish_octets(b"1", channel=2) + publish_octets(b"2", channel=2))
+    client.tell(Tx.Commit, 2)
+    (item,) = client.read()
+    assert item.method.reply_text == "PRECONDITION_FAILED - partial tx completion"
+    assert (item.method.class_id, item.method.method_id) == (90, 20)
+    assert left(client) == [b"1"]

@@ -9,7 +9,7 @@ from broker.core.arguments import consumer_priority
 from broker.core.consumer import Consumer
 from broker.core.dispatch import get as take_for_get
 from broker.core.dispatch import when_ready
-from broker.core.message import MESSAGE, ORIGIN, RETURNS, content_for
+from broker.core.message import MESSAGE, ORIGIN, RETURNS, content_for, counted
 from broker.core.queue import Queue
 from broker.core.reading import keep
 from broker.core.reply import REPLY_TO_NAME
@@ -149,6 +149,8 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
             timeouts_of(channel).watch(getter, 1)
     counters.messages_redelivered += entry[RETURNS] > 0
     message = entry[MESSAGE]
+    if entry[RETURNS] and queue.rules.counts_deliveries:
+        message = counted(message, entry[RETURNS])
     exchange, routing_key = message[ORIGIN][:2]
     get_ok = make(
         commands.Basic.GetOk,
