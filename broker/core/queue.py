@@ -153,11 +153,6 @@ class Queue:
         return count + len(self.paged) if self.paged is not None else count
 
     @property
-    def messages_unacknowledged(self) -> int:
-        """Messages that were delivered and are not settled."""
-        return self.unacked_count
-
-    @property
     def messages(self) -> int:
         """Ready and unacknowledged ones."""
         return self.messages_ready + self.unacked_count

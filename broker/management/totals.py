@@ -50,7 +50,7 @@ class Totals:
         ready = unacked = consumers = 0
         for queue in queues:
             ready += queue.messages_ready
-            unacked += queue.messages_unacknowledged
+            unacked += queue.unacked_count
             consumers += len(queue.consumers)
         self.ready += ready
         self.unacked += unacked

@@ -233,17 +233,6 @@ class Channel:
         if was_full:
             self.wake_consumers()
 
-    def limit(self, prefetch: int) -> None:
-        """From now on the whole channel may hold so many messages; 0 for any number."""
-        former, self.prefetch = self.prefetch, prefetch
-        change = (prefetch > 0) - (former > 0)
-        if change:
-            self.connection.broker.work += len(self.consumers)
-            for consumer in self.consumers.values():
-                consumer.queue.consumers.limited_count += change
-        if former and (not prefetch or prefetch > former):
-            self.wake_consumers()
-
     def wake_consumers(self) -> None:
         """Lets every consumer stand in line again, after room was made for all."""
         self.connection.broker.work += len(self.consumers)

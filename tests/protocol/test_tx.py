@@ -26,7 +26,7 @@ def client(site: Site) -> Client:
 
 def counts(client: Client, name: str = "q") -> tuple[int, int]:
     queue = client.site.vhost.queues[name]
-    return queue.messages_ready, queue.messages_unacknowledged
+    return queue.messages_ready, queue.unacked_count
 
 
 def test_publishes_wait_for_the_commit_and_keep_their_order(client: Client) -> None:

@@ -25,7 +25,7 @@ def fill(client: Client, count: int, key: str = "q", channel: int = 1) -> None:
 
 def counts(client: Client, name: str = "q") -> tuple[int, int]:
     queue = client.site.vhost.queues[name]
-    return queue.messages_ready, queue.messages_unacknowledged
+    return queue.messages_ready, queue.unacked_count
 
 
 def deliveries(client: Client, channel: int | None = None) -> list[tuple[int, bytes, bool]]:

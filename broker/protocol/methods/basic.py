@@ -33,12 +33,24 @@ def qos(channel: Channel, method: commands.Basic.Qos) -> None:
     if method.prefetch_size:
         raise AMQPError(ReplyCode.NOT_IMPLEMENTED, f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:
-        channel.limit(method.prefetch_count)
+        _limit(channel, method.prefetch_count)
     else:
         channel.consumer_prefetch = method.prefetch_count
         # As RabbitMQ: the later limit per consumer lifts the channel's.
-        channel.limit(0)
+        _limit(channel, 0)
     channel.send(commands.Basic.QosOk())
+
+
+def _limit(channel: Channel, prefetch: int) -> None:
+    """From now on the whole channel may hold so many messages; 0 for any number."""
+    former, channel.prefetch = channel.prefetch, prefetch
+    change = (prefetch > 0) - (former > 0)
+    if change:
+        channel.connection.broker.work += len(channel.consumers)
+        for consumer in channel.consumers.values():
+            consumer.queue.consumers.limited_count += change
+    if former and (not prefetch or prefetch > former):
+        channel.wake_consumers()
 
 
 def consume(channel: Channel, method: commands.Basic.Consume) -> None:
