@@ -33,7 +33,7 @@ def queue(broker: Broker) -> Queue:
 
 
 def counts(queue: Queue) -> tuple[int, int, int]:
-    return queue.messages_ready, queue.messages_unacknowledged, queue.messages
+    return queue.messages_ready, queue.unacked_count, queue.messages
 
 
 def bodies_left(queue: Queue) -> list[bytes]:

@@ -209,12 +209,12 @@ class QueueMachine(RuleBasedStateMachine):
                     self.held.append((entry, pair))
             self.seen[consumer] = len(entries)
         assert self.queue.messages_ready == len(self.model.ready)
-        assert self.queue.messages_unacknowledged == len(self.held)
+        assert self.queue.unacked_count == len(self.held)
 
     @invariant()
     def everything_is_accounted_for(self) -> None:
         queue = self.queue
-        assert queue.messages == queue.messages_ready + queue.messages_unacknowledged
+        assert queue.messages == queue.messages_ready + queue.unacked_count
         assert queue.ready_bytes == sum(map(size_of_entry, [*queue.ready, *queue.returned]))
         assert self.broker.memory_used == queue.ready_bytes + queue.unacked_bytes
         assert sum(consumer.unacked for consumer, _ in self.pairs) <= queue.unacked_count

@@ -231,7 +231,7 @@ class Observer:
             queue = self.site.vhost.queues.get(name)
             if queue is None:
                 raise ViolationError("definitions", f"there is no {name}")
-            found = (queue.messages_ready, queue.messages_unacknowledged)
+            found = (queue.messages_ready, queue.unacked_count)
             self.check("conservation", found == (len(model.ready), len(model.held)), found)
             self.check("memory", queue.unacked_bytes == held_bytes[name], queue.unacked_bytes)
             memory += queue.ready_bytes + queue.unacked_bytes

@@ -36,7 +36,7 @@ def delivered(client: Client, channel: int | None = None) -> list[tuple[int, byt
 
 def counts(site: Site, name: str = "q") -> tuple[int, int]:
     queue = site.vhost.queues[name]
-    return queue.messages_ready, queue.messages_unacknowledged
+    return queue.messages_ready, queue.unacked_count
 
 
 @pytest.fixture
