@@ -21,6 +21,7 @@ from exchanges.headers import HeadersExchange
 from exchanges.local_random import LocalRandomExchange
 from exchanges.modulus_hash import ModulusHashExchange
 from exchanges.random import RandomExchange
+from exchanges.recent_history import RecentHistoryExchange
 from exchanges.topic import TopicExchange
 
 EXCHANGE_TYPES: dict[str, type[Exchange[Any]]] = {
@@ -32,6 +33,7 @@ EXCHANGE_TYPES: dict[str, type[Exchange[Any]]] = {
     "x-modulus-hash": ModulusHashExchange,
     "x-random": RandomExchange,
     "x-local-random": LocalRandomExchange,
+    "x-recent-history": RecentHistoryExchange,
 }
 """Exchange types by the name a client gives in exchange.declare."""
 
@@ -51,5 +53,6 @@ __all__ = [
     "LocalRandomExchange",
     "ModulusHashExchange",
     "RandomExchange",
+    "RecentHistoryExchange",
     "TopicExchange",
 ]

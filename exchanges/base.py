@@ -115,6 +115,8 @@ class Exchange(ABC, Generic[D]):
     is asked for the first of them only."""
     key_source: KeySource = ROUTING_KEY
     """What `route` wants as its key."""
+    history_length: int = 0
+    """How many of the last messages the caller keeps for destinations that are bound later."""
 
     @classmethod
     def from_arguments(cls, arguments: Headers, label: Label[D]) -> Self:

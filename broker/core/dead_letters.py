@@ -117,7 +117,7 @@ class _Letters(NamedTuple):
         content, header_size, origin, framing = message
         header = content[:header_size]
         headers = properties.headers_table(header)
-        keys = [origin[1], *_carbon_copies(headers)]
+        keys = [origin[1], *carbon_copies(headers)]
         key = self.queue.rules.dead_letter_routing_key
         died = Event(self.queue.name, self.reason, origin[0], keys, self.seconds)
         history = _history(headers, died, properties.text_property(header, properties.EXPIRATION))
@@ -221,7 +221,8 @@ def _is_cycle(queue: str, history: Deaths) -> bool:
     return False
 
 
-def _carbon_copies(headers: Table) -> Iterable[str]:
+def carbon_copies(headers: Table) -> Iterable[str]:
+    """The further routing keys of a message with these headers."""
     field = headers.get("CC")
     if field is None or field.type != "array":
         return []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from broker.core.exchange import Destination, Exchange
+from broker.core.history import History
 from broker.core.policies import Policy, make_policy, policy_text
 from broker.core.queue import Queue
 from broker.core.records import Kind
@@ -109,17 +110,17 @@ def exchange_definition(exchange: Exchange) -> Definition:
 
 
 def queue_definition(queue: Queue) -> Definition:
-    """A durable queue."""
-    return _definition(
-        Kind.QUEUE,
-        {
-            "id": Field("long", _id_of(queue)),
-            "vhost": _text(queue.vhost_name),
-            "name": _text(queue.name),
-            "auto_delete": Field("bool", queue.auto_delete),
-            "arguments": Field("table", queue.arguments),
-        },
-    )
+    """A durable queue, or what a durable exchange keeps."""
+    table = {
+        "id": Field("long", _id_of(queue)),
+        "vhost": _text(queue.vhost_name),
+        "name": _text(queue.name),
+        "auto_delete": Field("bool", queue.auto_delete),
+        "arguments": Field("table", queue.arguments),
+    }
+    if isinstance(queue, History):
+        table["exchange"] = _text(queue.exchange.name)
+    return _definition(Kind.QUEUE, table)
 
 
 def binding_definition(
@@ -190,9 +191,15 @@ def make_all(
             vhost.policies.apply(exchange)
     queues = {}
     for table in by_kind.get(Kind.QUEUE, []):
-        queue = _make_queue(broker, broker.add_vhost(_string(table, "vhost")), table)
-        queue.lasting = lasting(_number(table, "id"))
-        queues[queue.lasting.id] = queue
+        vhost = broker.add_vhost(_string(table, "vhost"))
+        queue: Queue | None
+        if "exchange" in table:
+            queue = _make_history(broker, vhost.exchanges.get(_string(table, "exchange")))
+        else:
+            queue = _make_queue(broker, vhost, table)
+        if queue is not None:
+            queue.lasting = lasting(_number(table, "id"))
+            queues[queue.lasting.id] = queue
     for table in by_kind.get(Kind.BINDING, []):
         _make_binding(broker.add_vhost(_string(table, "vhost")), table, queues)
     return queues
@@ -244,6 +251,13 @@ def _make_queue(broker: Broker, vhost: VHost, table: Table) -> Queue:
     )
     vhost.queues[queue.name] = queue
     return queue
+
+
+def _make_history(broker: Broker, exchange: Exchange | None) -> History | None:
+    if exchange is None or not exchange.router.history_length:
+        return None
+    exchange.history = History(broker, exchange)
+    return exchange.history
 
 
 def _make_binding(vhost: VHost, table: Table, queues: Mapping[int, Queue]) -> None:

@@ -11,6 +11,7 @@ from exchanges import EXCHANGE_TYPES, ExchangeArgumentError
 from exchanges import Exchange as Router
 
 if TYPE_CHECKING:
+    from broker.core.history import History
     from broker.core.queue import Queue
 
 Destination: TypeAlias = "Queue | Exchange"
@@ -49,6 +50,7 @@ class Exchange:
         "arguments",
         "auto_delete",
         "durable",
+        "history",
         "internal",
         "name",
         "policy",
@@ -76,6 +78,8 @@ class Exchange:
         self.internal = internal
         self.arguments: Table = arguments or {}
         self.router: Router[Destination] = _make_router(type_name, self.arguments)
+        # What is kept for who is bound later; who makes the exchange, sets it.
+        self.history: History | None = None
         self.apply_policy({})
 
     def apply_policy(self, definition: Mapping[str, object]) -> None:

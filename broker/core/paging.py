@@ -272,7 +272,7 @@ class Pager:
         if not self._is_paging:
             self._is_paging = True
             for vhost in broker.vhosts.values():
-                self._queues |= dict.fromkeys(vhost.queues.values())
+                self._queues |= dict.fromkeys(vhost.all_queues())
         octets = STEP_BYTES
         for _ in range(min(STEP_QUEUES, len(self._queues))):
             queue = next(iter(self._queues))

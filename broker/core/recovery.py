@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core import definitions, records
 from broker.core.batches import Batches
+from broker.core.history import History
 from broker.core.journal import Journal
 from broker.core.lasting import Lasting
 from broker.core.paging import Paged
@@ -163,7 +164,8 @@ class Recovery:
         for queue_id, queue in queues.items():
             lasting = self._queue(queue_id)
             lasting.end_recovery()
-            broker.vhosts[queue.vhost_name].policies.apply(queue)
+            if not isinstance(queue, History):
+                broker.vhosts[queue.vhost_name].policies.apply(queue)
             restore(queue, lasting)
         broker.next_queue_id = self._seen + 1
 

@@ -22,6 +22,7 @@ _TEXTS = {
     "message_id": properties.MESSAGE_ID,
 }
 _RANDOM_OCTETS = 8
+_NO_STORE = "x-recent-history-no-store"
 
 
 class Passage:
@@ -55,6 +56,14 @@ class Passage:
             self._compared = header_values(self.headers)
         return self._compared
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether an exchange may keep it for who is bound later."""
+        if _NO_STORE.encode() not in self._header:
+            return True
+        field = self.headers.get(_NO_STORE)
+        return field is None or field.type != "bool" or field.value is not True
+
     def key_from(self, source: KeySource) -> str:
         """The key that an exchange asks for which takes only one."""
         if source.kind is KeyFrom.ROUTING_KEY:
@@ -86,8 +95,10 @@ class Passage:
 def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[list[Queue], bool]:
     """The queues a message goes to, each once: through exchange-to-exchange bindings (each
     exchange once, so that cycles end) and alternate exchanges. And whether this holds for
-    every message with these keys, whatever else it says."""
+    every message with these keys, whatever else it says. What only keeps it for others (`History`)
+    comes last."""
     queues: dict[Queue, None] = {}
+    histories: list[Queue] = []
     seen = {exchange}
     work = [exchange]
     is_fixed = True
@@ -100,6 +111,8 @@ def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[lis
         if router.preparation:
             vhost.broker.work += router.preparation
             router.preparation = 0
+        if current.history is not None and message.is_kept:
+            histories.append(current.history)
         if not found and current.alternate:
             alternate = vhost.exchanges.get(current.alternate)
             found = [alternate] if alternate is not None else []
@@ -110,7 +123,7 @@ def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[lis
                 seen.add(destination)
                 work.append(destination)
     vhost.broker.work += message.steps
-    return list(queues), is_fixed
+    return [*queues, *histories], is_fixed
 
 
 def _destinations(vhost: VHost, exchange: Exchange, message: Passage) -> Sequence[Destination]:

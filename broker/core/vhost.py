@@ -19,6 +19,7 @@ from broker.core.definitions import (
     queue_definition,
 )
 from broker.core.exchange import Destination, Exchange, binding_arguments, check_destination
+from broker.core.history import History
 from broker.core.lasting import Lasting
 from broker.core.live_policies import LivePolicies
 from broker.core.policies import Policy
@@ -31,7 +32,6 @@ from exchanges import BindingArgumentError
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
-    from broker.core.journal import Journal
 
 PREDECLARED = (
     ("amq.direct", "direct", False),
@@ -115,6 +115,9 @@ class VHost:
         self.epoch += 1
         if durable:
             self.broker.define(exchange_definition(exchange))
+        if exchange.router.history_length:
+            exchange.history = History(self.broker, exchange)
+            self._store_queue(exchange.history)
         return exchange
 
     def delete_exchange(
@@ -141,6 +144,8 @@ class VHost:
                 self._erase_bindings(gone, destination)
             if gone.durable:
                 self.broker.undefine(exchange_definition(gone))
+            if gone.history is not None:
+                self._close_queue(gone.history)
             leaving += self._unbind_everywhere(gone)
 
     # Queues
@@ -202,8 +207,7 @@ class VHost:
         )
         self.queues[name] = queue
         self.epoch += 1
-        if queue.durable and self.broker.journal is not None:
-            self._store_queue(queue, self.broker.journal)
+        self._store_queue(queue)
         self.policies.apply(queue)
         self.broker.counters.queues_created += 1
         unused = sorted(WITHOUT_EFFECT & arguments.keys())
@@ -211,7 +215,10 @@ class VHost:
             self.broker.note("arguments_without_effect", {"queue": name, "arguments": unused})
         return queue
 
-    def _store_queue(self, queue: Queue, journal: Journal) -> None:
+    def _store_queue(self, queue: Queue) -> None:
+        journal = self.broker.journal
+        if not queue.durable or journal is None:
+            return
         lasting = Lasting(journal, self.broker.next_queue_id)
         self.broker.next_queue_id += 1
         restore(queue, lasting)
@@ -244,11 +251,19 @@ class VHost:
         for exchange in self._unbind_everywhere(queue):
             self.delete_exchange(exchange)
         count = queue.messages_ready
+        self._close_queue(queue)
+        self.broker.counters.queues_deleted += 1
+        return count
+
+    def all_queues(self) -> list[Queue]:
+        """Every queue, and what exchanges keep."""
+        kept = [exchange.history for exchange in self.exchanges.values() if exchange.history]
+        return [*self.queues.values(), *kept]
+
+    def _close_queue(self, queue: Queue) -> None:
         queue.close()
         if queue.lasting is not None:
             self.broker.undefine(queue_definition(queue))
-        self.broker.counters.queues_deleted += 1
-        return count
 
     # Policies
 
@@ -288,6 +303,8 @@ class VHost:
                 binding = binding_definition(source, destination, key, arguments)
                 self._written.setdefault((source, destination), {})[binding.key] = binding
                 self.broker.define(binding)
+            if source.history is not None:
+                source.history.share(destination)
 
     def unbind(
         self,

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core.exchange import Destination, Exchange
+from broker.protocol.waiting import wait
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
     from broker.protocol.channel import Channel
+
+
+def waits_for_history(
+    channel: Channel, source: Exchange, bind: Callable[[], None], method_index: int
+) -> bool:
+    """Whether the exchange keeps messages that have to be read before anything is bound to it:
+    `bind` is called once they are."""
+    history = source.history
+    if history is None or history.load():
+        return False
+    history.when_loaded(wait(channel, bind, method_index))
+    return True
 
 
 def unbind_ends(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from broker.core.arguments import check_expiry, is_quorum
 from broker.core.dead_letters import MAXLEN, dead_letter
 from broker.core.exchange import Exchange
+from broker.core.history import History
 from broker.core.limits import is_full
 from broker.core.message import (
     ORIGIN,
@@ -257,9 +258,9 @@ def _queues_of(
 
 def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> bool:
     """Publishes one message. False if a queue refused it."""
-    if not queues:
+    if not queues or isinstance(queues[0], History):
+        # What only keeps it for others comes last: nobody gets it.
         _not_routed(channel, route, [message])
-        return True
     taking = queues
     if any(queue.refuses for queue in queues):
         taking = _with_room(channel, queues, message)

@@ -28,6 +28,19 @@ _LOCAL_RANDOM = {
     "bad-key": "406 a binding key that is not empty",
     "bad-destination": "406 an exchange as the destination",
 }
+_RECENT_HISTORY = {
+    "kept": "a queue that is bound gets the last messages, in order, as they were published",
+    "length": "x-recent-history-length says how many, 20 without it",
+    "no-store": "a message with x-recent-history-no-store true is not kept",
+    "bound-again": "a binding that is there gives nothing again, a second one does",
+    "unrouted": "what no queue got is kept, and returned or given to the alternate exchange",
+    "behind": "messages that come through other exchanges are kept",
+    "exchange": "an exchange that is bound routes what is kept",
+    "exchange-nowhere": "what it does not route",
+    "expiration": "an expiration counts from when a message comes to a queue",
+    "bad-length": "406 a length that is no integer from 1 on",
+    "restart": "what is kept over a restart",
+}
 _ALL = {
     "alternate": "without bindings messages are returned, or go to the alternate exchange",
     "exchange-to-exchange": "exchanges behind them, and they behind exchanges",
@@ -40,6 +53,7 @@ EXCHANGE_TYPES: dict[str, str] = {
         ("modulus-hash", _MODULUS_HASH),
         ("random", _RANDOM),
         ("local-random", _LOCAL_RANDOM),
+        ("recent-history", _RECENT_HISTORY),
         ("exchange-types", _ALL),
     )
     for name, text in rows.items()

@@ -38,6 +38,7 @@ def always(_binding_key: str, _arguments: Headers, _key: str, _headers: Headers)
 MATCHES: dict[str, Callable[[str, Headers, str, Headers], bool]] = {
     "direct": lambda binding_key, _arguments, key, _headers: binding_key == key,
     "fanout": lambda _binding_key, _arguments, _key, _headers: True,
+    "x-recent-history": lambda _binding_key, _arguments, _key, _headers: True,
     "topic": lambda binding_key, _arguments, key, _headers: topic_matches(binding_key, key),
     "headers": lambda _binding_key, arguments, _key, headers: headers_match(arguments, headers),
     **dict.fromkeys(("x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random"), always),

@@ -116,6 +116,10 @@ class ModulusHashBindings(Bindings):
     kind = "x-modulus-hash"
 
 
+class RecentHistoryBindings(Bindings):
+    kind = "x-recent-history"
+
+
 class LocalRandomBindings(Bindings):
     kind = "x-local-random"
 
@@ -126,6 +130,7 @@ TestTopicBindings = TopicBindings.TestCase
 TestHeadersBindings = HeadersBindings.TestCase
 TestConsistentHashBindings = ConsistentHashBindings.TestCase
 TestModulusHashBindings = ModulusHashBindings.TestCase
+TestRecentHistoryBindings = RecentHistoryBindings.TestCase
 TestLocalRandomBindings = LocalRandomBindings.TestCase
 for machine in Bindings.__subclasses__():
     machine.TestCase.settings = settings(max_examples=40, deadline=None)

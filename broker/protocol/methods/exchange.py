@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core.exchange import check_type
 from broker.errors import AMQPError, ReplyCode, exchange_title
-from broker.protocol.bindings import ends_last, unbind_ends
+from broker.protocol.bindings import ends_last, unbind_ends, waits_for_history
 from broker.protocol.names import (
     check_any_permission,
     check_not_default,
@@ -90,6 +90,8 @@ def bind(channel: Channel, method: commands.Exchange.Bind) -> None:
     to, origin = _ends(channel, method)
     source = channel.vhost.get_exchange(origin)
     destination = channel.vhost.get_exchange(to)
+    if waits_for_history(channel, source, lambda: bind(channel, method), method.index):
+        return
     arguments = cast(Table, method.arguments)
     channel.vhost.bind(source, destination, method.routing_key, arguments)
     if not method.nowait:

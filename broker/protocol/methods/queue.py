@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode, queue_title
-from broker.protocol.bindings import ends_last, unbind_ends
+from broker.protocol.bindings import ends_last, unbind_ends, waits_for_history
 from broker.protocol.names import (
     check_any_permission,
     check_not_default,
@@ -95,6 +95,8 @@ def bind(channel: Channel, method: commands.Queue.Bind) -> None:
     check_permission(channel, "read", "exchange", exchange)
     source = vhost.get_exchange(exchange)
     queue = vhost.get_queue(name, channel.connection)
+    if waits_for_history(channel, source, lambda: bind(channel, method), method.index):
+        return
     vhost.bind(source, queue, key, cast(Table, method.arguments))
     if not method.nowait:
         channel.answer(commands.Queue.BindOk(), lasts=ends_last(source, queue))
