@@ -155,7 +155,7 @@ def _flag(name: str, field: "FieldInfo") -> "Parameter":
     names, limits = flag(name), f"{allowed(field)}; "
     if field.annotation is bool:
         kind, names, limits = bool, f"{names}/--no-{names[2:]}", ""
-    elif get_origin(field.annotation) is list:
+    elif get_origin(field.annotation) in (list, dict):
         kind = list[str]
     option = typer.Option(
         names,

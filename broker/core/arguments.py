@@ -4,7 +4,7 @@ mean the same. Texts as in RabbitMQ (rabbit_amqqueue, rabbit_misc)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.wire.table import INTEGER_TYPES, Field, Table, plain
@@ -235,11 +235,15 @@ def consumer_priority(arguments: Table, queue: str, vhost: str) -> int:
 def assert_equal(key: str, title: str, received: object, current: object) -> None:
     """Compares one property of a redeclared queue or exchange; raises PRECONDITION_FAILED."""
     if received != current:
-        raise AMQPError(
-            ReplyCode.PRECONDITION_FAILED,
-            f"inequivalent arg '{key}' for {title}: "
-            f"received '{_shown(received)}' but current is '{_shown(current)}'",
-        )
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, inequality(key, title, received, current))
+
+
+def inequality(key: str, title: str, received: object, current: object) -> str:
+    """How RabbitMQ says that a property of a redeclared queue or exchange differs."""
+    return (
+        f"inequivalent arg '{key}' for {title}: "
+        f"received '{_shown(received)}' but current is '{_shown(current)}'"
+    )
 
 
 def assert_arguments_equal(
@@ -249,6 +253,14 @@ def assert_arguments_equal(
 
     Raises PRECONDITION_FAILED with the text of rabbit_misc:assert_args_equivalence/4.
     """
+    for _, text in unequal_arguments(keys, title, received, current):
+        raise AMQPError(ReplyCode.PRECONDITION_FAILED, text)
+
+
+def unequal_arguments(
+    keys: Iterable[str], title: str, received: Table, current: Table
+) -> Iterator[tuple[str, str]]:
+    """Those of these arguments that differ, each with the text that says so."""
     for key in keys:
         new, old = received.get(key), current.get(key)
         if new is None and old is None:
@@ -263,10 +275,7 @@ def assert_arguments_equal(
             told, have = f"'{_shown(new.value)}'", f"'{_shown(old.value)}'"
         else:
             continue
-        raise AMQPError(
-            ReplyCode.PRECONDITION_FAILED,
-            f"inequivalent arg '{key}' for {title}: received {told} but current is {have}",
-        )
+        yield key, f"inequivalent arg '{key}' for {title}: received {told} but current is {have}"
 
 
 def _described(field: Field | None) -> str:

@@ -16,6 +16,7 @@ from broker.core.journal import Journal
 from broker.core.message import ORIGIN, PERSISTENT, Message, size_of
 from broker.core.paging import Pager
 from broker.core.queue import Queue
+from broker.core.redeclare import Redeclare
 from broker.core.reply import REPLY_TO_NAME, ReplySink
 from broker.core.timers import Timers
 from broker.core.users import Permission, User, authenticate, hash_password
@@ -105,6 +106,9 @@ class Broker:
         # What becomes of deliveries that are not settled in time, where neither consumer nor queue
         # says so.
         self.consumer_timeout_action = REQUEUE
+        # What a declaration of what is there with other arguments does, by virtual host; where
+        # nothing is said, it is refused.
+        self.redeclare: dict[str, Redeclare] = {}
         # Somebody publishes to a queue whose consumers do not keep up; who reads it, clears it.
         self.is_behind = False
         # Connections that wait at a publish until there is memory again.

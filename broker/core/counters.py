@@ -60,6 +60,8 @@ class Counters:
     queues_declared: int = 0
     queues_created: int = 0
     queues_deleted: int = 0
+    redeclares_kept: int = 0
+    redeclares_adopted: int = 0
     messages_received: int = 0
     messages_received_confirm: int = 0
     messages_confirmed: int = 0

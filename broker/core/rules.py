@@ -64,6 +64,8 @@ NO_RULES = QueueRules()
 """Those of a queue without arguments and policies."""
 
 _FIELDS = {name.replace("_", "-"): name for name in QueueRules._fields if "counts" not in name}
+RULE_ARGUMENTS = frozenset(f"x-{key}" for key in _FIELDS)
+"""The arguments that are rules: they may change while a queue is there."""
 _DURATIONS = frozenset({"message-ttl", "expires", "consumer-timeout"})
 
 

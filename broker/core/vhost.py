@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from broker.core.arguments import (
-    COMPARED_ARGUMENTS,
-    WITHOUT_EFFECT,
-    assert_arguments_equal,
-    assert_equal,
-    check_queue_arguments,
-)
+from broker.core.arguments import check_queue_arguments
 from broker.core.definitions import (
     Definition,
     binding_definition,
@@ -25,6 +19,7 @@ from broker.core.live_policies import LivePolicies
 from broker.core.policies import Policy
 from broker.core.queue import Owner, Queue
 from broker.core.recovery import restore
+from broker.core.redeclare import note_without_effect, redeclare_exchange, redeclare_queue
 from broker.core.routing import Passage, find_queues
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
@@ -82,7 +77,7 @@ class VHost:
         internal: bool = False,
         arguments: Table | None = None,
     ) -> Exchange:
-        """Makes an exchange, or checks that the one of this name is the same.
+        """Makes an exchange, or checks that the one of this name is the same (`Redeclare`).
 
         Raises PRECONDITION_FAILED if it differs, or for arguments that its type does not take.
         `type_name` has passed `check_type`.
@@ -90,12 +85,8 @@ class VHost:
         arguments = arguments or {}
         existing = self.exchanges.get(name)
         if existing is not None:
-            title = exchange_title(name, self.name)
-            assert_equal("type", title, type_name, existing.type)
-            assert_equal("durable", title, durable, existing.durable)
-            assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
-            assert_equal("internal", title, internal, existing.internal)
-            assert_arguments_equal(("alternate-exchange",), title, arguments, existing.arguments)
+            flags = {"durable": durable, "auto_delete": auto_delete, "internal": internal}
+            redeclare_exchange(self, existing, {"type": type_name, **flags}, arguments)
             if existing.durable and self.broker.has_failed:
                 self.broker.check_is_kept(exchange_definition(existing))
             return existing
@@ -176,7 +167,7 @@ class VHost:
         owner: Owner | None = None,
         arguments: Table | None = None,
     ) -> Queue:
-        """Makes a queue, or checks that the one of this name is the same.
+        """Makes a queue, or checks that the one of this name is the same (`Redeclare`).
 
         `owner` makes it exclusive. Raises RESOURCE_LOCKED, or PRECONDITION_FAILED for bad or
         other arguments.
@@ -186,10 +177,8 @@ class VHost:
         if existing is not None:
             if existing.owner is not owner:
                 raise self._locked(existing)
-            title = queue_title(name, self.name)
-            assert_equal("durable", title, durable and owner is None, existing.durable)
-            assert_equal("auto_delete", title, auto_delete, existing.auto_delete)
-            assert_arguments_equal(COMPARED_ARGUMENTS, title, arguments, existing.arguments)
+            flags = {"durable": durable and owner is None, "auto_delete": auto_delete}
+            redeclare_queue(self, existing, flags, arguments)
             if existing.lasting is not None and self.broker.has_failed:
                 self.broker.check_is_kept(queue_definition(existing))
             return existing
@@ -210,9 +199,7 @@ class VHost:
         self._store_queue(queue)
         self.policies.apply(queue)
         self.broker.counters.queues_created += 1
-        unused = sorted(WITHOUT_EFFECT & arguments.keys())
-        if unused:
-            self.broker.note("arguments_without_effect", {"queue": name, "arguments": unused})
+        note_without_effect(self.broker, queue)
         return queue
 
     def _store_queue(self, queue: Queue) -> None:

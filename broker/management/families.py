@@ -114,6 +114,16 @@ _CHURN = (
     _counter("queues_declared", "Declarations of queues", lambda c: c.queues_declared),
     _counter("queues_created", "Queues made", lambda c: c.queues_created),
     _counter("queues_deleted", "Queues deleted", lambda c: c.queues_deleted),
+    _counter(
+        "redeclares_kept",
+        "Declarations with other arguments that found a queue or exchange and left it as it was",
+        lambda c: c.redeclares_kept,
+    ),
+    _counter(
+        "redeclares_adopted",
+        "Declarations with other arguments that a queue or exchange took over",
+        lambda c: c.redeclares_adopted,
+    ),
     _counter("auth_attempts", "Attempts to log in", lambda c: c.auth_attempts, PROTOCOL),
     _counter(
         "auth_attempts_succeeded",

@@ -137,6 +137,16 @@ def _arguments_without_effect(details: Details) -> None:
     )
 
 
+def _redeclared(details: Details) -> None:
+    differences = details["differences"]
+    assert isinstance(differences, list)
+    QUEUE.warning(
+        "declared with other arguments, %s: %s",
+        "which it has from now on" if details["is_adopted"] else "and left as it is",
+        "; ".join(printable(text) for text in differences),
+    )
+
+
 def _policy(details: Details) -> tuple[Policy, str]:
     """The policy, and its title."""
     policy = details["policy"]
@@ -258,6 +268,7 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "consumer_timeout": _consumer_timeout,
     "internal_error": _internal_error,
     "arguments_without_effect": _arguments_without_effect,
+    "redeclared": _redeclared,
     "policy_set": _policy_set,
     "policy_cleared": _policy_cleared,
     "queue_expired": _queue_expired,

@@ -16,6 +16,7 @@ from pathlib import Path
 from broker import __version__
 from broker.core.broker import Broker, Identity, Limits
 from broker.core.journal import Journal
+from broker.core.redeclare import Redeclare
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol.connection import Connection
 from broker.protocol.states import HANDSHAKE
@@ -58,6 +59,10 @@ class Server:
         self.broker = make_broker(settings, self.loop.call_soon_threadsafe, self._message_time())
         self.broker.nack_on_alarm = frozenset(settings.nack_on_alarm)
         self.broker.consumer_timeout_action = settings.consumer_timeout_action
+        # Not before: definitions of a file change no queue.
+        self.broker.redeclare = {
+            vhost: Redeclare(mode) for vhost, mode in settings.redeclare.items()
+        }
         self.addresses: list[tuple[str, int]] = []
         self.sockets_max = max(1, files_max - FILES_RESERVED) if files_max else None
         self.is_stopping = False

@@ -30,6 +30,7 @@ from broker.server.memory_limit import memory_limit_bytes, size_bytes
 __all__ = ["PREFIX", "Settings", "SettingsError", "memory_limit_bytes", "size_bytes"]
 
 PREFIX = "LEVERET_"
+_RedeclareMode = Literal["strict", "warn", "adopt"]
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _DIGITS_AND_DOTS = re.compile(r"[0-9.]+")
@@ -77,6 +78,18 @@ def _size(value: object) -> str:
     """Checks the form of a size in bytes; 0 is one."""
     size_bytes(str(value))
     return str(value)
+
+
+def _pairs(value: object) -> object:
+    """Takes `VHOST=MODE` apart, one or several with commas; a table stays as it is."""
+    texts = _split(value)
+    if not isinstance(texts, list):
+        return value
+    pairs = {name: mode for name, _, mode in (text.rpartition("=") for text in texts)}
+    if "" in pairs or not set(pairs.values()) <= set(get_args(_RedeclareMode)):
+        # The value as it was given is in the error then.
+        raise ValueError("no such mode")
+    return pairs
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -228,6 +241,17 @@ class Settings(BaseSettings):
         description="What becomes of deliveries that a consumer does not settle in time, if it has "
         "a timeout: they go back to the queue, and with them the consumer ends or, as in RabbitMQ, "
         "its channel.",
+    )
+    redeclare: Annotated[dict[Name, _RedeclareMode], NoDecode, BeforeValidator(_pairs)] = Field(
+        {},
+        description="What a declaration does that finds a queue or exchange with other arguments: "
+        "`strict` refuses it (406), `warn` leaves what is there and logs it, `adopt` takes the new "
+        "arguments over. As a flag it may be repeated; everywhere several are separated by commas; "
+        "in the file it is a table.",
+        json_schema_extra={
+            "allowed": "VHOST=MODE, with MODE one of strict, warn, adopt",
+            "default": "strict everywhere",
+        },
     )
     product_version: str = Field(
         "3.13.7",

@@ -71,6 +71,8 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "rabbitmq_queues_declared_total": ("counter", set()),
     "rabbitmq_queues_created_total": ("counter", set()),
     "rabbitmq_queues_deleted_total": ("counter", set()),
+    "rabbitmq_redeclares_adopted_total": ("counter", set()),
+    "rabbitmq_redeclares_kept_total": ("counter", set()),
     "rabbitmq_auth_attempts_total": ("counter", P),
     "rabbitmq_auth_attempts_succeeded_total": ("counter", P),
     "rabbitmq_auth_attempts_failed_total": ("counter", P),

@@ -115,6 +115,18 @@ def test_virtual_hosts_are_given_as_a_list(toml: Path, monkeypatch: pytest.Monke
     assert Settings.load(flags).nack_on_alarm == ["/", "a", "b"]
 
 
+def test_redeclare_is_given_for_each_virtual_host(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings.load({}).redeclare == {}
+    toml.write_text('[redeclare]\n"/" = "warn"\norders = "adopt"\n')
+    assert Settings.load({"config": str(toml)}).redeclare == {"/": "warn", "orders": "adopt"}
+    monkeypatch.setenv("LEVERET_REDECLARE", "/=strict,a=b=warn")
+    assert Settings.load({}).redeclare == {"/": "strict", "a=b": "warn"}
+    flags = {"redeclare": ["/=adopt", "x=warn,y=strict"]}
+    assert Settings.load(flags).redeclare == {"/": "adopt", "x": "warn", "y": "strict"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -140,6 +152,8 @@ def test_virtual_hosts_are_given_as_a_list(toml: Path, monkeypatch: pytest.Monke
         ("memory", "101%", "a size like 512MB or 2GiB, or a share like 40%"),
         ("memory", "0", "a size like 512MB or 2GiB, or a share like 40%"),
         ("nack_on_alarm", "", "names of 1 to 255 characters"),
+        ("redeclare", "/=maybe", "VHOST=MODE, with MODE one of strict, warn, adopt"),
+        ("redeclare", "warn", "VHOST=MODE, with MODE one of strict, warn, adopt"),
         ("product_version", "4", "three numbers separated by dots"),
         ("tcp_keepalive", "2", "true or false"),
         ("consumers_per_channel_max", "1.5", "a whole number, 0 or more"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from broker.core.exchange import check_type
+from broker.core.redeclare import gets_argument
 from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.protocol.bindings import ends_last, unbind_ends, waits_for_history
 from broker.protocol.names import (
@@ -37,6 +38,7 @@ def declare(channel: Channel, method: commands.Exchange.Declare) -> None:
         check_permission(channel, "configure", "exchange", name)
         if name not in vhost.exchanges:
             check_not_reserved("exchange", name)
+        if gets_argument(vhost, vhost.exchanges.get(name), "alternate-exchange", arguments):
             _check_alternate(channel, name, arguments)
         exchange = vhost.declare_exchange(
             name,

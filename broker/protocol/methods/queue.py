@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from broker.core.redeclare import gets_argument
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode, queue_title
 from broker.protocol.bindings import ends_last, unbind_ends, waits_for_history
@@ -38,7 +39,7 @@ def declare(channel: Channel, method: commands.Queue.Declare) -> None:
         check_not_reserved("queue", name)
         name = name or channel.connection.broker.make_name("amq.gen-")
         check_permission(channel, "configure", "queue", name)
-        if name not in vhost.queues:
+        if gets_argument(vhost, vhost.queues.get(name), "x-dead-letter-exchange", arguments):
             _check_dead_letter_exchange(channel, name, arguments)
         queue = vhost.declare_queue(
             name,
