@@ -5,13 +5,10 @@ out here. Nothing else may hide behind this list: it is empty when the features 
 """
 
 _NAMES = """
-dead.keys-kept delivery-limit.classic delivery-limit.count delivery-limit.get
-delivery-limit.restart.kill delivery-limit.restart.stop length.reject length.reject-dlx
-length.reject.bytes length.reject.transaction length.restart.kill length.restart.stop
-length.zero.reject paging-limits.priority paging-limits.reject paging-limits.rejected priorities.255
-priorities.dead priorities.get priorities.limit priorities.order priorities.overtaking
-priorities.range priorities.requeued priorities.restart.kill priorities.restart.stop
-turns.single.priorities
+dead.keys-kept length.reject-dlx.letters length.reject.letters paging-limits.priority
+paging-limits.rejected priorities.255 priorities.dead priorities.get priorities.limit
+priorities.order priorities.overtaking priorities.range priorities.requeued priorities.restart.kill
+priorities.restart.stop turns.single.priorities
 """
 
 NOT_YET = frozenset(_NAMES.split())

@@ -12,8 +12,9 @@ from conformance.dead_letters import (
     how_it_died,
     mortal_queue,
     publish_confirmed,
+    reject,
 )
-from conformance.failure import check, check_equal
+from conformance.failure import check, check_equal, eventually
 from conformance.messages import PERSISTENT, get_redelivered, next_bodies, publish_at_once
 from conformance.registry import Restart, scenario
 from conformance.session import Session
@@ -273,6 +274,39 @@ def reject_publish_dead_letters_nothing(s: Session) -> None:
     check_equal(_confirms(channel, mortal.queue, b"1", b"2"), [True, False], "acked")
     check_equal(channel.get_all(mortal.queue), [b"1"], "messages")
     mortal.expect_none(channel)
+
+
+@scenario("length.reject.letters", covers=["length:reject", "dead:unroutable"])
+def a_full_queue_refuses_dead_letters_which_are_dropped(s: Session) -> None:
+    channel = s.channel()
+    full = _limited(s, channel, max_length=1, overflow="reject-publish")
+    publish_confirmed(channel, full, b"first")
+    source = s.queue(channel, arguments=dead_lettering_to(full))
+    publish_confirmed(channel, source, b"1", b"2")
+    reject(channel, source, b"1")
+    # Refused or not, it has come when another dead letter has.
+    marker = mortal_queue(s, channel)
+    publish_confirmed(channel, marker.queue, b"m")
+    reject(channel, marker.queue)
+    marker.expect(b"m")
+    check_equal(channel.get_all(full), [b"first"], "messages")
+    reject(channel, source, b"2")
+    eventually(lambda: channel.message_count(full) == 1, "a dead letter that fits arrives")
+    check_equal(channel.get_all(full), [b"2"], "messages")
+
+
+@scenario("length.reject-dlx.letters", covers=["length:reject-dlx", "dead:chain"])
+def a_dead_letter_that_does_not_fit_dies_again(s: Session) -> None:
+    channel = s.channel()
+    full = mortal_queue(s, channel, {"x-max-length": 1, **_REJECT_DLX})
+    publish_confirmed(channel, full.queue, b"first")
+    source = s.queue(channel, arguments=dead_lettering_to(full.queue))
+    publish_confirmed(channel, source, b"m")
+    reject(channel, source, b"m")
+    (letter,) = full.expect(b"m")
+    expected = [(full.queue, "maxlen", 1), (source, "rejected", 1)]
+    check_equal(how_it_died(letter), expected, "x-death")
+    check_equal(channel.get_all(full.queue), [b"first"], "messages")
 
 
 @scenario("length.reject.transaction", covers=["error:partial-tx", "length:reject"])
