@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from broker.core.dead_letters import carbon_copies
 from broker.core.exchange import Destination, Exchange
 from broker.core.limits import is_full, is_over
 from broker.core.lines import first, take_first
-from broker.core.message import TTL, Message, with_time
+from broker.core.message import (
+    FRAMING,
+    ORIGIN,
+    ROUTING_KEY,
+    TTL,
+    Message,
+    Origin,
+    header_of,
+    message_of,
+    with_time,
+)
 from broker.core.queue import Queue
 from broker.core.reading import fetch
 from broker.core.rules import QueueRules
+from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.wire import properties
 
 if TYPE_CHECKING:
@@ -26,6 +38,11 @@ if TYPE_CHECKING:
 
 BODIES_MAX: Final = 64 << 20
 """Octets of bodies that one exchange keeps: all of it is read when something is bound."""
+LENGTH_MAX: Final = 5_000
+"""Messages that one exchange keeps, whatever was asked for: all are copied in one go."""
+FULL_FROM: Final = 2
+"""From so many times the memory limit on nothing is copied: a binding is no publish, and waits for
+no alarm, as its connection may be one that consumes."""
 
 
 class History(Queue):
@@ -41,7 +58,7 @@ class History(Queue):
             durable=exchange.durable,
         )
         self.exchange = exchange
-        length = exchange.router.history_length
+        length = min(exchange.router.history_length, LENGTH_MAX)
         self.apply_rules(QueueRules(max_length=length, max_length_bytes=BODIES_MAX))
 
     def publish(self, messages: list[Message], size: int) -> None:
@@ -82,6 +99,23 @@ class History(Queue):
         self.broker.pager.want(self)
         callback(is_there)
 
+    def check_room(self) -> None:
+        """Before something is bound: RESOURCE_ERROR if memory is so short that nothing may be
+        copied."""
+        limit = self.broker.limits.memory
+        if limit and self.messages_ready and self._others > FULL_FROM * limit:
+            title = exchange_title(self.exchange.name, self.vhost_name)
+            raise AMQPError(
+                ReplyCode.RESOURCE_ERROR,
+                f"there is no memory for what {title} keeps: {self._others} octets are"
+                f" used beside it, far above the limit ({limit})",
+            )
+
+    @property
+    def _others(self) -> int:
+        """Octets of memory that all else takes."""
+        return self.broker.memory_used - self.ready_bytes
+
     def share(self, destination: Destination) -> None:
         """Something was bound: gives it all that is kept, as if it were published now; later, if
         that has to be read first."""
@@ -98,26 +132,36 @@ class History(Queue):
     def _copy_all(self, destination: Destination) -> None:
         if self._is_touched:
             self.deliver()
-        for _, message, _ in list(self.ready):
-            self._copy(message, destination)
+        now = self.broker.timers.now
+        # Those of one origin go as one, as they were published.
+        for (origin, framing), run in groupby(map(message_of, list(self.ready)), key=_kind):
+            timed = with_time(origin, now, origin[TTL])
+            messages = [(content, size, timed, framing) for content, size, _, _ in run]
+            if isinstance(destination, Exchange):
+                self._route(destination, messages)
+            else:
+                self._enqueue([destination], messages)
 
-    def _copy(self, message: Message, destination: Destination) -> None:
-        content, header_size, origin, framing = message
-        broker = self.broker
-        targets: Sequence[Queue]
-        if isinstance(destination, Exchange):
-            header = content[:header_size]
-            keys = [origin[1], *carbon_copies(properties.headers_table(header))]
-            targets, _ = broker.vhosts[self.vhost_name].route(destination, keys, header)
-        else:
-            targets = [destination]
-        targets = [
-            queue
-            for queue in targets
-            if queue is not self
-            and not queue.is_deleted
-            and not (queue.refuses and is_full(queue, message))
-        ]
-        if targets:
-            now = with_time(origin, broker.timers.now, origin[TTL])
-            broker.enqueue(targets, [(content, header_size, now, framing)])
+    def _route(self, destination: Exchange, messages: list[Message]) -> None:
+        vhost = self.broker.vhosts[self.vhost_name]
+        for message in messages:
+            header = header_of(message)
+            copies = carbon_copies(properties.headers_table(header))
+            keys = [message[ORIGIN][ROUTING_KEY], *copies]
+            targets, _ = vhost.route(destination, keys, header)
+            self._enqueue([queue for queue in targets if queue is not self], [message])
+
+    def _enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> None:
+        there = [queue for queue in queues if not queue.is_deleted]
+        taking = [queue for queue in there if not queue.refuses]
+        if taking:
+            self.broker.enqueue(taking, messages)
+        for queue in there:
+            if queue.refuses:
+                for message in messages:
+                    if not is_full(queue, message):
+                        self.broker.enqueue([queue], [message])
+
+
+def _kind(message: Message) -> tuple[Origin, int]:
+    return message[ORIGIN], message[FRAMING]

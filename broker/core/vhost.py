@@ -269,7 +269,8 @@ class VHost:
         """Binds a queue or an exchange; a binding that exists already is fine.
 
         Raises PRECONDITION_FAILED for a key, arguments or a destination that the exchange type
-        does not take, INTERNAL_ERROR if it should last and would not.
+        does not take, INTERNAL_ERROR if it should last and would not, RESOURCE_ERROR if there is no
+        memory for what the exchange keeps.
         """
         if self.broker.has_failed and source.durable and destination.durable:
             binding = binding_definition(source, destination, key, arguments)
@@ -278,6 +279,8 @@ class VHost:
             else:
                 self.broker.check_can_change()
         check_destination(source, destination)
+        if source.history is not None:
+            source.history.check_room()
         try:
             is_new = source.router.bind(key, destination, binding_arguments(arguments))
         except BindingArgumentError as error:

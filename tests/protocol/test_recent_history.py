@@ -9,7 +9,17 @@ from broker.core.message import MESSAGE_OVERHEAD
 from broker.wire.methods import shortstr
 from broker.wire.properties import EXPIRATION, HEADERS
 from broker.wire.table import Field, Table, encode_table
-from tests.protocol.client import Basic, Client, Confirm, Exchange, Queue, Site, Tx, text
+from tests.protocol.client import (
+    Basic,
+    Client,
+    Confirm,
+    Exchange,
+    Queue,
+    Site,
+    Tx,
+    is_close,
+    text,
+)
 
 NO_STORE = "x-recent-history-no-store"
 
@@ -246,6 +256,41 @@ def test_octets_that_are_kept_are_bounded(client: Client, monkeypatch: pytest.Mo
     publish(client, "e" * 11)
     bind(client, "late")
     assert taken(client, "late") == []
+
+
+def test_messages_that_are_kept_are_bounded(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "LENGTH_MAX", 5)
+    declare(client, arguments={"x-recent-history-length": Field("long", 2**40)})
+    publish(client, *"abcdefgh")
+    bind(client, "q")
+    assert taken(client, "q") == [*"defgh"]
+
+
+def test_bindings_cannot_copy_without_end() -> None:
+    limit = 20_000
+    site = Site(memory=limit)
+    client = site.connect()
+    declare(client)
+    for number in range(20):
+        client.publish(b"x" * 400, exchange="x", key=f"{number}")
+    client.queue("q")
+    for number in range(100):
+        answer = client.ask(Queue.Bind, queue="q", exchange="x", routing_key=f"{number}")
+        if type(answer) is not Queue.BindOk:
+            break
+    kept = site.vhost.exchanges["x"].history
+    assert kept is not None
+    used = site.broker.memory_used - kept.ready_bytes
+    wanted = (
+        f"there is no memory for what exchange 'x' in vhost '/' keeps: {used} octets are used "
+        f"beside it, far above the limit ({limit})"
+    )
+    assert is_close(answer, 506, wanted, Queue.Bind)
+    assert 2 * limit < used < 3.5 * limit
+    site.connect().ask(Queue.Purge, queue="q")
+    bind(site.connect(), "late")
 
 
 def test_confirms_come_for_what_is_only_kept(client: Client) -> None:
