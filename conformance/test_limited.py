@@ -80,3 +80,15 @@ def test_limited_scenarios_are_named_when_there_is_no_broker_for_them() -> None:
     stopping, small = text.splitlines()
     assert stopping.endswith("(use --serve or --rabbitmq): 1 of other")
     assert small.endswith("{memory} and {disk_free} in --serve): 2 of area")
+
+
+def test_scenarios_are_counted_whose_exchange_type_the_broker_does_not_know() -> None:
+    kinds = ["x-random", "x-other", "x-random"]
+    unknown = [
+        Scenario(f"area.{number}", "area", (), (), made("x", None).body, exchange_type=kind)
+        for number, kind in enumerate(kinds)
+    ]
+    assert not any(s.needs_own_broker for s in unknown)
+    assert report.foreign(unknown) == (
+        "not run, as the broker does not know the exchange type: 1 of x-other, 2 of x-random"
+    )
