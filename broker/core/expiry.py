@@ -51,11 +51,14 @@ _COMPACT_FROM = 1024
 class Expiry:
     """When the messages of one queue expire."""
 
-    __slots__ = ("_came", "_deadlines", "_extra", "due", "queue")
+    __slots__ = ("_came", "_deadlines", "_extra", "_since", "due", "queue")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.due: int | None = None
+        # Since when the queue has a TTL: messages that do not say when they were published were
+        # there before.
+        self._since = queue.broker.timers.now
         # Of messages with an expiration of their own.
         self._deadlines = Deadlines()
         # Those of this batch: (deadline, first number, number behind the last one).
@@ -69,14 +72,19 @@ class Expiry:
         ttl = self.queue.rules.message_ttl
         if own is not None and (ttl is None or own < ttl):
             ttl = own
-        return None if published is None or ttl is None else published + ttl
+        if ttl is None:
+            return None
+        return (self._since if published is None else published) + ttl
+
+    def begin_ttl(self) -> None:
+        """The queue has a TTL from now on."""
+        self._since = self.queue.broker.timers.now
 
     def expect(self, published: int, own: int, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` came with an expiration of their own."""
-        ttl = self.queue.rules.message_ttl
-        if ttl is None or own < ttl:
-            # They may expire before others that came before them.
-            self._came.append((published + own, first, stop))
+        # They may expire before others that came before them; also under a TTL of the queue that
+        # is shorter, since that may change.
+        self._came.append((published + own, first, stop))
 
     def returned(self, entries: Iterable[Entry]) -> None:
         """Messages came back."""

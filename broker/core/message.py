@@ -73,7 +73,7 @@ def make_origin(
     return exchange, routing_key, tail, persistent, published, ttl
 
 
-def with_time(origin: Origin, published: int, ttl: int | None = None) -> Origin:
+def with_time(origin: Origin, published: int | None, ttl: int | None = None) -> Origin:
     """The same origin at this time."""
     return (*origin[:PUBLISHED], published, ttl)
 

@@ -174,11 +174,12 @@ class Queue:
 
     def apply_rules(self, rules: QueueRules) -> None:
         """From now on these rules hold."""
-        counts_bodies = self.rules.max_length_bytes is not None
-        self.rules = rules
+        before, self.rules = self.rules, rules
+        counts_bodies = before.max_length_bytes is not None
         self.consumers.follow(rules)
-        if rules.message_ttl is not None and self.expiry is None:
-            self.expiry = Expiry(self)
+        if rules.message_ttl is not None and before.message_ttl is None:
+            self.expiry = self.expiry or Expiry(self)
+            self.expiry.begin_ttl()
         if rules.max_length_bytes is not None and not counts_bodies:
             self.body_bytes = count_bodies(self)
         if rules.expires is not None and self.lease is None:

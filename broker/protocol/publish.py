@@ -139,6 +139,9 @@ def _look(channel: Channel, route: Route) -> None:
     route.all_last = is_fixed and any(is_quorum(queue.arguments) for queue in queues)
     known = queues if is_fixed else list(vhost.queues.values())
     route.is_timed = any(queue.is_timed for queue in known)
+    # A time of before, when it mattered, would be wrong from now on.
+    route.origin = with_time(route.origin, None)
+    route.persistent_origin = with_time(route.persistent_origin, None)
     route.refuses = any(queue.refuses for queue in known)
     route.cost = max(1, len(queues), 0 if is_fixed else passage.steps)
     route.stamp = stamp
