@@ -136,6 +136,7 @@ class ConsumerLine:
         "exclusive_count",
         "limited_count",
         "single_active",
+        "timed_out",
     )
 
     def __init__(self, *, single_active: bool = False) -> None:
@@ -149,6 +150,8 @@ class ConsumerLine:
         # perhaps with those of other queues.
         self.limited_count = 0
         self._left = 0
+        # Deliveries that they did not settle in time, and those of basic.get.
+        self.timed_out = 0
 
     def __len__(self) -> int:
         return len(self._all)

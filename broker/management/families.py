@@ -85,8 +85,16 @@ QUEUES = (
         lambda r: r.totals.ready + r.totals.unacked,
     ),
     _gauge("queue_consumers", "Consumers on queues", lambda r: r.totals.consumers),
+    Family(
+        "counter",
+        "rabbitmq_queue_messages_timed_out_total",
+        "Deliveries that were not settled within the timeout of their consumer",
+        lambda r: r.totals.timed_out,
+        _NO_LABELS,
+    ),
 )
-"""The sums of what `/metrics/per-object` gives for each queue."""
+"""The sums of what `/metrics/per-object` gives for each queue; of what is counted, those of queues
+that are gone included."""
 
 _OBJECTS = (
     _gauge("connections", "Open connections", lambda r: r.totals.connections),
@@ -225,12 +233,6 @@ _DELIVERED = (
         "global_messages_acknowledged",
         "Messages acknowledged by clients",
         lambda c: c.messages_acknowledged,
-        QUEUE_TYPE,
-    ),
-    _counter(
-        "global_messages_timed_out",
-        "Deliveries that were not settled within the timeout of their consumer",
-        lambda c: c.messages_timed_out,
         QUEUE_TYPE,
     ),
     _counter(

@@ -71,7 +71,9 @@ class Metrics(Collector):
                 piece.append(lines)
             await asyncio.sleep(0)
         for family, piece in zip(QUEUES, pieces, strict=True):
-            yield _text([Metric(family.name, family.help, family.type)])
+            # As `_metric` does.
+            name = family.name.removesuffix("_total")
+            yield _text([Metric(name, family.help, family.type)])
             for start in range(0, len(piece), 64):
                 yield b"".join(piece[start : start + 64])
 

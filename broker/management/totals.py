@@ -26,6 +26,7 @@ class Totals:
     ready: int = 0
     unacked: int = 0
     consumers: int = 0
+    timed_out: int = 0
     channel_consumers: int = 0
     channel_unacked: int = 0
     channel_unconfirmed: int = 0
@@ -42,19 +43,23 @@ class Totals:
         while some := list(islice(channels, SLICE)):
             self._add_channels(some)
             yield
+        # Queues that are gone had some, too.
+        self.timed_out = broker.counters.messages_timed_out
         self.queues = sum(len(vhost.queues) for vhost in broker.vhosts.values())
         self.connections = len(broker.connections)
 
     def add_queues(self, queues: Iterable[Queue]) -> None:
         """Adds what is in these queues."""
-        ready = unacked = consumers = 0
+        ready = unacked = consumers = timed_out = 0
         for queue in queues:
             ready += queue.messages_ready
             unacked += queue.unacked_count
             consumers += len(queue.consumers)
+            timed_out += queue.consumers.timed_out
         self.ready += ready
         self.unacked += unacked
         self.consumers += consumers
+        self.timed_out += timed_out
 
     def _add_channels(self, channels: list[Channel]) -> None:
         self.channels += len(channels)

@@ -172,7 +172,7 @@ class DeliveryTimeouts:
             later = now + 1
         self._tell(watch, len(tags), age, action)
         if action == CLOSE_CHANNEL:
-            channel.connection.broker.counters.messages_timed_out += len(tags)
+            _count(consumer, len(tags))
             channel.connection.fail(_timed_out(channel.number, watch.timeout), channel.number)
             return None
         self._give_back(consumer, tags, is_cancelled=action == CANCEL_CONSUMER)
@@ -201,8 +201,7 @@ class DeliveryTimeouts:
         for tag in tags:
             for _, some in channel.unacked.take(tag, multiple=False) or ():
                 entries += some
-        counters = channel.connection.broker.counters
-        counters.messages_timed_out += len(entries)
+        _count(consumer, len(entries))
         if is_cancelled:
             queue.remove_consumer(consumer)
         # Who is late gets nothing in its place until it has answered, if there are others.
@@ -281,6 +280,11 @@ def _action(consumer: Consumer) -> str:
         return str(own.value)
     queue = consumer.queue
     return queue.rules.consumer_timeout_action or queue.broker.consumer_timeout_action
+
+
+def _count(consumer: Consumer, count: int) -> None:
+    consumer.queue.consumers.timed_out += count
+    consumer.queue.broker.counters.messages_timed_out += count
 
 
 def _timed_out(channel: int, timeout: int) -> AMQPError:
