@@ -176,6 +176,17 @@ def test_single_active_consumer_is_the_one_that_came_first(queue: Queue) -> None
     assert (len(got(a)), got(b), got(c)) == (4, [b"0", b"0"], [])
 
 
+def test_who_steps_back_has_its_turn_after_all_others_of_its_priority(queue: Queue) -> None:
+    a, b = (add_consumer(queue, tag) for tag in "ab")
+    low = add_consumer(queue, "low", priority=-1)
+    full = add_consumer(queue, "full", Sink(room=0))
+    run(queue, 2)
+    queue.consumers.step_back(a)
+    queue.consumers.step_back(full)
+    run(queue, 1)
+    assert [len(got(each)) for each in (a, b, low, full)] == [1, 2, 0, 0]
+
+
 def test_line_counts_who_is_there() -> None:
     broker: Broker = make_broker()
     queue = Queue(broker, "/", "q")

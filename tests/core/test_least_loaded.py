@@ -133,6 +133,17 @@ def test_what_comes_back_goes_to_who_holds_fewest(queue: Queue) -> None:
     assert (got(a)[2:], got(b)[1:]) == ([b"0"], [b"2"])
 
 
+def test_who_steps_back_is_the_last_among_equals(queue: Queue) -> None:
+    a, b, c = (add_consumer(queue, tag) for tag in "abc")
+    queue.consumers.step_back(a)
+    run(queue, b"0", b"1", b"2")
+    assert [got(each) for each in (b, c, a)] == [[b"0"], [b"1"], [b"2"]]
+    queue.remove_consumer(b)
+    queue.consumers.step_back(b)
+    run(queue, b"3")
+    assert got(c) == [b"1", b"3"]
+
+
 def test_who_left_gets_nothing_more(queue: Queue) -> None:
     a, b = (add_consumer(queue, tag) for tag in "ab")
     run(queue, b"0")

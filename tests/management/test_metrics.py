@@ -332,32 +332,17 @@ def test_per_object_page_splits_the_queues_of_the_short_page() -> None:
         client.publish(f"q{number}", b"x")
     client.publish("q1", b"x")
     client.send(1, commands.Basic.Consume(queue="q1", consumer_tag="c"))
-    client.send(1, commands.Queue.Declare(queue="late", arguments={"x-consumer-timeout": 1000}))
-    client.publish("late", b"x")
-    client.send(1, commands.Basic.Get(queue="late"))
-    broker.timers.advance(2000)
     whole, split = page(broker), long_page(broker)
-    late = {"vhost": "/", "queue": "late"}
-    assert value(split, "rabbitmq_queue_messages_timed_out_total", late) == 1
     q1 = {"vhost": "/", "queue": "q1"}
     assert value(split, "rabbitmq_queue_messages_ready", q1) == 0
     assert value(split, "rabbitmq_queue_messages_unacked", q1) == 2
     assert value(split, "rabbitmq_queue_messages", q1) == 2
     assert value(split, "rabbitmq_queue_consumers", q1) == 1
     parts = samples(split)
-    per_queue = (
-        "messages_ready",
-        "messages_unacked",
-        "messages",
-        "consumers",
-        "messages_timed_out_total",
-    )
+    per_queue = ("messages_ready", "messages_unacked", "messages", "consumers")
     for name in (f"rabbitmq_queue_{end}" for end in per_queue):
         assert sum(v for (n, _), v in parts.items() if n == name) == value(whole, name)
     assert types(split) == types(whole)
-    client.send(1, commands.Queue.Delete(queue="late"))
-    # What is counted does not go down when a queue goes.
-    assert value(page(broker), "rabbitmq_queue_messages_timed_out_total") == 1
     others = {key for key in parts if not key[0].startswith("rabbitmq_queue_")}
     assert {name for name, _ in others} == {
         name for name, _ in samples(whole) if not name.startswith("rabbitmq_queue_")

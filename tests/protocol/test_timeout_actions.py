@@ -6,6 +6,7 @@ import pytest
 
 from broker.core.arguments import CANCEL_CONSUMER, CLOSE_CHANNEL
 from broker.core.policies import Policy
+from broker.wire.table import Field
 from tests.protocol.client import (
     Basic,
     Channel,
@@ -14,7 +15,7 @@ from tests.protocol.client import (
     is_close,
     text,
 )
-from tests.protocol.timing import SPAN, TIMEOUT, counts, deliveries, timeout, timeouts_noted
+from tests.protocol.timing import SPAN, TIMEOUT, counts, deliveries, fill, timeout, timeouts_noted
 
 TEXT = (
     "delivery acknowledgement on channel 1 timed out. Timeout value used: 16000 ms. This timeout "
@@ -153,3 +154,42 @@ def test_lower_one_of_argument_and_policy_holds(site: Site, client: Client) -> N
     set_policy(site, 1000)
     site.advance(1100)
     assert timeouts_noted(site)[0]["timeout"] == 1000
+
+
+# With others
+
+
+def test_message_that_is_late_too_often_dies(site: Site) -> None:
+    client = site.connect()
+    client.queue("dead")
+    client.queue(
+        arguments={
+            **timeout(),
+            "x-delivery-limit": Field("byte", 1),
+            "x-dead-letter-exchange": text(""),
+            "x-dead-letter-routing-key": text("dead"),
+        }
+    )
+    client.consume()
+    client.publish(b"poison")
+    for _ in range(2):
+        site.advance(TIMEOUT + SPAN)
+    assert deliveries(client) == [(1, b"poison", False), (2, b"poison", True)]
+    assert (counts(client), counts(client, "dead")) == ((0, 0), (1, 0))
+    client.tell(Basic.Get, queue="dead")
+    (item,) = client.read()
+    assert b"delivery_limit" in item.header
+
+
+def test_least_loaded_takes_who_is_late_for_as_busy_as_it_was(site: Site) -> None:
+    client = site.connect(channels=2)
+    client.queue(arguments={**timeout(), "x-dispatch": text("least-loaded")})
+    client.consume(consumer_tag="stuck")
+    fill(client, 2)
+    client.consume(channel=2, consumer_tag="other", arguments=timeout(0))
+    site.advance(TIMEOUT + SPAN)
+    client.read(1)
+    assert [body for _, body, _ in deliveries(client, 2)] == [b"0", b"1"]
+    client.tell(Basic.Ack, 2, delivery_tag=1)
+    client.publish(b"next")
+    assert [body for _, body, _ in deliveries(client, 2)] == [b"next"]
