@@ -3,6 +3,7 @@ mean the same. Texts as in RabbitMQ (rabbit_amqqueue, rabbit_misc)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 
@@ -143,6 +144,17 @@ _TIMEOUT_ARGUMENTS: dict[str, Check] = {
     "x-consumer-timeout-action": _one_of(TIMEOUT_ACTIONS, "invalid_consumer_timeout_action"),
 }
 
+
+def _check_multiplier(field: Field, _: Table) -> str | None:
+    if field.type not in (*INTEGER_TYPES, "float", "double"):
+        return f'"expected number, got {field.type}"'
+    assert isinstance(field.value, int | float)
+    return None if 1 <= field.value < math.inf else '"expected a number from 1 on"'
+
+
+RETRY_TYPES = ("disabled", "all", "failed", "returned")
+"""Which messages wait that come back."""
+
 QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-queue-type": _check_queue_type,
     "x-expires": _check_expires,
@@ -169,6 +181,10 @@ QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-queue-leader-locator": _one_of(
         ("client-local", "balanced", "random", "least-leaders"), "invalid_queue_locator_arg"
     ),
+    "x-delayed-retry-type": _one_of(RETRY_TYPES, "invalid_delayed_retry_type"),
+    "x-delayed-retry-min": _check_ttl,
+    "x-delayed-retry-max": _check_ttl,
+    "x-delayed-retry-multiplier": _check_multiplier,
     "x-dispatch": _one_of(DISPATCHES, "invalid_dispatch"),
     **_TIMEOUT_ARGUMENTS,
 }

@@ -169,7 +169,7 @@ class Cleaner:
                 numbers = [firsts[queue.id] + place for queue in queues]
                 self._journal.store_anew(queues, numbers, messages[place : place + count])
                 for queue, first in zip(queues, numbers, strict=True):
-                    queue.note_returns_anew(first, first + count)
+                    queue.note_anew(first, first + count)
             place += count
 
     def _write_counters_before(self, stop: Position) -> None:

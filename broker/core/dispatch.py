@@ -38,8 +38,10 @@ def hand_out(queue: Queue) -> bool:
                 line.move_to_end(first)
     if queue.ready and queue.lasting is not None and len(consumers):
         queue.lasting.reserve(queue.ready[0][NUMBER])
-    if queue.paged is not None and len(consumers):
-        queue.read_ahead()
+    pager = queue.broker.pager
+    if queue.paged is not None and len(consumers) and queue.ready_bytes < pager.ahead_bytes:
+        # The next ones are read before those in memory have all gone.
+        fetch(queue)
     if queue.ready and queue.ready[0][NUMBER] > queue.reserved_to:
         return consumers.line() is None
     return True

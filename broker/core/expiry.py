@@ -20,7 +20,6 @@ from broker.core.lines import (
     discard,
     first,
     first_number,
-    forget_bodies,
     leave_ready,
     ready_numbers,
     sparse_bytes,
@@ -178,8 +177,8 @@ class Expiry:
                     taken.append(entry)
         return taken
 
-    def sort_out(self, entries: list[Entry]) -> list[Entry]:
-        """Messages were read again: those that are not due, the others expire now."""
+    def bury_expired(self, entries: list[Entry]) -> list[Entry]:
+        """Messages are about to be ready: those that are not due; the others expire now."""
         now = self.queue.broker.timers.now
         alive: list[Entry] = []
         expired: list[Entry] = []
@@ -187,7 +186,6 @@ class Expiry:
             deadline = self.deadline(entry[MESSAGE][ORIGIN])
             (alive if deadline is None or deadline > now else expired).append(entry)
         if expired:
-            forget_bodies(self.queue, expired)
             bury(self.queue, expired, EXPIRED)
         return alive
 

@@ -166,9 +166,13 @@ class Journal:
         """Everything up to `queue.reserved_to` may be handed to somebody."""
         self._delivered[queue.id] = queue.reserved_to
 
-    def note_returns(self, queue: Lasting, returns: dict[int, int]) -> None:
+    def note_returns(self, queue_id: int, returns: dict[int, int]) -> None:
         """How often these messages came back so far, by number."""
-        self._add([records.returned(queue.id, returns)])
+        self._add([records.returned(queue_id, returns)])
+
+    def note_held(self, queue_id: int, untils: dict[int, int]) -> None:
+        """Until when these messages wait, by number."""
+        self._add([records.held(queue_id, untils)])
 
     def define(self, key: Hashable, kind: Kind, table: bytes) -> None:
         """Something durable was declared, as this field table says; `key` takes it away again.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from broker.core.message import NUMBER, Entry, Message
+from broker.core.noted import Noted
 from broker.core.stored import StoredRuns
 from broker.storage.log import Position
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
 AHEAD = 8192
 """Messages that count as handed out before they are, as far as the log knows. After a crash so
 many may be marked as redelivered without need; but none is unmarked that somebody has seen."""
-RETURN_BYTES = 72
-"""Octets of memory for each message whose returns are kept: a number, and its place in a
-dictionary."""
 
 
 class Lasting:
@@ -30,10 +29,10 @@ class Lasting:
 
     __slots__ = (
         "_on_reserved",
-        "_returns_bytes",
         "counted_at",
         "delivered_to",
         "expiring",
+        "held",
         "id",
         "journal",
         "next_number",
@@ -54,12 +53,11 @@ class Lasting:
         # The batch that says so.
         self.reserved_at: Position = 0
         self._on_reserved: Callable[[int], None] = lambda number: None
-        self.returns: dict[int, int] = {}
+        self.returns = Noted(partial(journal.note_returns, queue_id), journal.grow_index)
+        self.held = Noted(partial(journal.note_held, queue_id), journal.grow_index)
         # While a log is read: messages that came with an expiration, as (published, ttl, first
         # number, number behind the last one).
         self.expiring: list[tuple[int, int, int, int]] = []
-        # What of it counts as memory.
-        self._returns_bytes = 0
         # The log says all of these numbers from this batch on, whatever goes before it.
         self.counted_at = journal.position
         journal.queues[queue_id] = self
@@ -112,53 +110,38 @@ class Lasting:
         numbers = [entry[NUMBER] for entry in entries]
         self.journal.settle(self, numbers)
         if self.returns:
-            for number in numbers:
-                self.returns.pop(number, None)
-            if not self.returns:
-                # One that is emptied would keep its room.
-                self.returns = {}
-            self._count_returns()
+            self.returns.forget(numbers)
+            self.held.forget(numbers)
 
     def settled_range(self, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` have left the queue for good, as far as there are any."""
         self.journal.settle_range(self, first, stop - first)
         if self.returns:
-            self.returns = {n: times for n, times in self.returns.items() if not first <= n < stop}
-            self._count_returns()
+            self.returns.forget_range(first, stop)
+            self.held.forget_range(first, stop)
 
     def clear(self) -> None:
         """The queue is deleted."""
         self.stored.clear()
-        self.returns.clear()
-        self._count_returns()
+        self.returns.keep(())
+        self.held.keep(())
 
     def returned(self, entries: list[Entry]) -> None:
         """Messages came back."""
         stored = self.stored
-        returns = {number: times + 1 for number, _, times in entries if number in stored}
-        if returns:
-            self.returns.update(returns)
-            self._count_returns()
-            self.journal.note_returns(self, returns)
+        self.returns.note({n: times + 1 for n, _, times in entries if n in stored})
 
-    def note_returns_anew(self, first: int, stop: int) -> None:
-        """Messages `first` to `stop - 1` were stored anew: so is how often they came back."""
-        returns = {n: self.returns[n] for n in range(first, stop) if n in self.returns}
-        if returns:
-            self.journal.note_returns(self, returns)
+    def note_anew(self, first: int, stop: int) -> None:
+        """Messages `first` to `stop - 1` were stored anew: so is what is noted of them."""
+        self.returns.note_anew(first, stop)
+        self.held.note_anew(first, stop)
 
     def end_recovery(self) -> None:
         """What was read says more than is true: what was reserved for nobody, and what was
         returned and then settled."""
         self.delivered_to = self.reserved_to = min(self.delivered_to, self.next_number - 1)
-        stored = self.stored
-        self.returns = {n: times for n, times in self.returns.items() if n in stored}
-        self._count_returns()
-
-    def _count_returns(self) -> None:
-        octets = len(self.returns) * RETURN_BYTES
-        self.journal.grow_index(octets - self._returns_bytes)
-        self._returns_bytes = octets
+        self.returns.keep(self.stored)
+        self.held.keep(self.stored)
 
     def entries(self, first: int, messages: Sequence[Message]) -> list[Entry]:
         """Entries for messages `first` and up that were read again, without those that are settled.

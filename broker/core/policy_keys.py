@@ -134,10 +134,6 @@ OPERATOR_KEYS = frozenset(
 _NOT_YET = frozenset(
     {
         "delayed-message",
-        "delayed-retry-type",
-        "delayed-retry-min",
-        "delayed-retry-max",
-        "delayed-retry-multiplier",
     }
 )
 _IGNORED = frozenset(

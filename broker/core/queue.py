@@ -37,7 +37,8 @@ from broker.core.message import (
     entry_size,
 )
 from broker.core.paging import Paged
-from broker.core.reading import fetch, push_all
+from broker.core.reading import push_all
+from broker.core.retries import Retries
 from broker.core.rules import NO_RULES, QueueRules
 from broker.core.sparse import Ready, Sparse
 from broker.wire.table import Table
@@ -80,6 +81,7 @@ class Queue:
         "ready",
         "ready_bytes",
         "reserved_to",
+        "retries",
         "returned",
         "returned_bytes",
         "rules",
@@ -141,6 +143,8 @@ class Queue:
         # When messages expire; None while none of them does.
         self.expiry: Expiry | None = None
         self.lease: Lease | None = None
+        # Messages that came back and wait; None if there never were any.
+        self.retries: Retries | None = None
         # Numbers of messages that are read for the last time: nobody is to have them.
         self.dying: set[int] = set()
         # Of those in a log alone, bodies from this number on count.
@@ -154,23 +158,14 @@ class Queue:
 
     @property
     def messages(self) -> int:
-        """Ready and unacknowledged ones."""
-        return self.messages_ready + self.unacked_count
+        """Ready, unacknowledged and waiting ones."""
+        waiting = len(self.retries) if self.retries is not None else 0
+        return self.messages_ready + self.unacked_count + waiting
 
     @property
     def shares_room(self) -> bool:
         """Whether a consumer is on a channel that is limited as a whole."""
         return self.consumers.limited_count > 0
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether it matters when messages were published."""
-        return self.rules.message_ttl is not None
-
-    @property
-    def refuses(self) -> bool:
-        """Whether it may refuse what is published."""
-        return self.rules.has_limit and self.rules.refuses
 
     def apply_rules(self, rules: QueueRules) -> None:
         """From now on these rules hold."""
@@ -262,7 +257,7 @@ class Queue:
             return
         if self.expiry is not None:
             self.expiry.watch()
-        if self.rules.has_limit and not self.rules.refuses:
+        if self.rules.drops:
             drop_head(self)
 
     def take_returned(self) -> Entry:
@@ -321,16 +316,28 @@ class Queue:
         self.broker.work += len(entries)
         return size
 
-    def requeue(self, entries: list[Entry]) -> None:
-        """These deliveries go back to their old places, marked as redelivered; those that came
-        back too often die."""
+    def requeue(self, entries: list[Entry], *, failed: bool = False) -> None:
+        """These deliveries go back to their old places, marked as redelivered, at once or later;
+        those that came back too often die. `failed` is whether a consumer said so."""
         if self.is_deleted:
             return
-        size = self._forget_unacked(entries)
+        self._forget_unacked(entries)
         if self.rules.delivery_limit is not None:
             entries = without_worn(self, entries)
-            size = entries_size(entries)
         came = [(number, message, times + 1) for number, message, times in entries]
+        if self.lasting is not None:
+            self.lasting.returned(entries)
+        if self.rules.delays(failed=failed) and came:
+            self.retries = self.retries or Retries(self)
+            self.retries.hold(came)
+        else:
+            self.give_back(came)
+
+    def give_back(self, came: list[Entry]) -> None:
+        """Messages that came back are ready again, as far as they have not expired."""
+        if self.expiry is not None:
+            came = self.expiry.bury_expired(came)
+        size = entries_size(came)
         push_all(self.returned, came)
         if self.expiry is not None:
             self.expiry.returned(came)
@@ -339,17 +346,16 @@ class Queue:
         self.ready_bytes += size
         self.returned_bytes += size
         self.broker.memory_used += size
-        if self.lasting is not None:
-            self.lasting.returned(entries)
         self.touch()
 
     def purge(self) -> int:
-        """Drops what is ready and returns how many that were; unacknowledged ones stay."""
+        """Drops what is ready or waits, and returns how many that were; others stay."""
+        waiting = self.retries.clear() if self.retries is not None else []
         for store in self.stores:
-            store.settled([*self.returned, *self.reading, *self.ready])
+            store.settled([*self.returned, *self.reading, *self.ready, *waiting])
             if self.paged is not None:
                 store.settled_range(self.paged.first, self.next_number)
-        return self._drop_ready()
+        return self._drop_ready() + len(waiting)
 
     def _drop_ready(self) -> int:
         count = self.messages_ready
@@ -369,6 +375,8 @@ class Queue:
         """The queue is deleted: it lets go of its messages and its consumers, who are told at the
         end of this step."""
         self._drop_ready()
+        if self.retries is not None:
+            self.retries.clear()
         self.is_deleted = True
         for store in self.stores:
             store.journal.forget(store)
@@ -390,8 +398,3 @@ class Queue:
         waiting, self.waiting = self.waiting, []
         for callback in waiting:
             callback(is_there)
-
-    def read_ahead(self) -> None:
-        """The next messages are read before those in memory have all gone."""
-        if self.ready_bytes < self.broker.pager.ahead_bytes:
-            fetch(self)

@@ -122,17 +122,26 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
                 if queue.dying:
                     some = [entry for entry in some if entry[NUMBER] not in queue.dying]
                 paged.count -= len(some)
+                if queue.retries is not None and store.held:
+                    some = queue.retries.sort_out(some)
+                alive = some if queue.expiry is None else queue.expiry.bury_expired(some)
                 if queue.rules.max_length_bytes is not None:
-                    # What was there at the start counts from now on.
-                    new = [entry for entry in some if entry[NUMBER] < queue.bodies_from]
-                    queue.body_bytes += bodies_bytes(new)
-                if queue.expiry is not None:
-                    some = queue.expiry.sort_out(some)
+                    _count_bodies(queue, some, alive)
+                some = alive
                 entries += some
                 # What is known need not be looked up in each message.
                 size += put.memory if len(some) == len(put.sizes) else entries_size(some)
                 paged.first = stop
     _page_in(queue, paged, entries, size)
+
+
+def _count_bodies(queue: Queue, read: list[Entry], alive: list[Entry]) -> None:
+    """Bodies that were in the log at the start count from now on; those of others that have expired
+    count no more."""
+    new = [entry for entry in alive if entry[NUMBER] < queue.bodies_from]
+    known = [entry for entry in read if entry[NUMBER] >= queue.bodies_from]
+    still = [entry for entry in alive if entry[NUMBER] >= queue.bodies_from]
+    queue.body_bytes += bodies_bytes(new) + bodies_bytes(still) - bodies_bytes(known)
 
 
 def _page_in(queue: Queue, paged: Paged, entries: list[Entry], size: int) -> None:

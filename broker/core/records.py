@@ -7,6 +7,7 @@ endian, so that whole columns of them are written and read at once.
     settled    numbers that left a queue for good
     delivered  the highest number each queue has handed out: what comes back up to it was seen
     returned   how often messages came back
+    held       until when messages wait that came back
     counters   next number and highest delivered one of queues, in a snapshot
     others     definitions, as field tables
 """
@@ -71,6 +72,7 @@ class Kind(enum.IntEnum):
     DELIVERED = 3
     RETURNED = 4
     COUNTERS = 5
+    HELD = 6
     VHOST = 16
     EXCHANGE = 18
     EXCHANGE_DELETED = 19
@@ -298,6 +300,17 @@ def returned(queue_id: int, returns: dict[int, int]) -> bytes:
 
 def read_returned(batch: bytes, at: int) -> Iterator[tuple[int, int, int]]:
     """(queue id, number, times) of a returned record."""
+    return zip(*_read_columns(batch, at, 3), strict=True)
+
+
+def held(queue_id: int, untils: dict[int, int]) -> bytes:
+    """A held record: until when messages of a queue wait, by number."""
+    ids = [queue_id] * len(untils)
+    return _columns(Kind.HELD, ids, list(untils), list(untils.values()))
+
+
+def read_held(batch: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """(queue id, number, message time) of a held record."""
     return zip(*_read_columns(batch, at, 3), strict=True)
 
 

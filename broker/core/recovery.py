@@ -20,6 +20,7 @@ from broker.core.paging import Paged
 from broker.core.policies import PolicyError
 from broker.core.queue import Queue
 from broker.core.records import Kind
+from broker.core.retries import Retries
 from broker.core.stored import Run
 from broker.storage.log import Log, LogDamagedError, Position
 
@@ -46,6 +47,7 @@ class Recovery:
             Kind.SETTLED: self._read_settled,
             Kind.DELIVERED: self._read_delivered,
             Kind.RETURNED: self._read_returned,
+            Kind.HELD: self._read_held,
             Kind.COUNTERS: self._read_counters,
         }
         for position, batch in log.replay():
@@ -119,6 +121,10 @@ class Recovery:
         for queue_id, number, times in records.read_returned(self._batch, at):
             self._queue(queue_id).returns[number] = times
 
+    def _read_held(self, at: int, end: int) -> None:
+        for queue_id, number, until in records.read_held(self._batch, at):
+            self._queue(queue_id).held[number] = until
+
     def _read_counters(self, at: int, end: int) -> None:
         for queue_id, next_number, delivered_to in records.read_counters(self._batch, at):
             queue = self._queue(queue_id)
@@ -184,6 +190,8 @@ def restore(queue: Queue, lasting: Lasting) -> None:
     for published, ttl, first, stop in lasting.expiring:
         queue.expect(published, ttl, first, stop)
     lasting.expiring = []
+    if lasting.held:
+        queue.retries = Retries(queue)
     if queue.expiry is not None or queue.rules.has_limit:
         queue.touch()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from broker.core.message import Message
+from broker.core.rules import NO_RULES
 
 REPLY_TO_NAME = "amq.rabbitmq.reply-to"
 """The queue name to consume replies from, and how every reply address begins."""
@@ -24,8 +25,7 @@ class ReplyChannel:
     is_deleted = False
     lasting = None
     shares_room = False
-    is_timed = False
-    refuses = False
+    rules = NO_RULES
     next_number = 0
 
     def __init__(self, sink: ReplySink) -> None:

@@ -28,6 +28,13 @@ class QueueRules(NamedTuple):
     dead_letter_routing_key: str | None = None
     dead_letter_strategy: str = "at-most-once"
     delivery_limit: int | None = None
+    delayed_retry_type: str = "disabled"
+    """Which messages wait that come back: `all`, those that `failed` (nack and reject), those that
+    were `returned` otherwise, or none (`disabled`)."""
+    delayed_retry_min: int = 1000
+    delayed_retry_max: int | None = None
+    delayed_retry_multiplier: float | None = None
+    """How much longer each wait is; None for waits in proportion to their number."""
     consumer_timeout: int | None = None
     """How long a delivery may stay unsettled; 0 for ever, as None does."""
     consumer_timeout_action: str | None = None
@@ -36,6 +43,11 @@ class QueueRules(NamedTuple):
     """Whether a redelivered message says how often it came back (`x-delivery-count`): in a quorum
     queue, and where that is limited."""
 
+    def delays(self, *, failed: bool) -> bool:
+        """Whether messages wait that come back so."""
+        kind = "failed" if failed else "returned"
+        return self.delayed_retry_type in ("all", kind)
+
     @property
     def has_limit(self) -> bool:
         """Whether the length of the queue is bounded."""
@@ -43,8 +55,13 @@ class QueueRules(NamedTuple):
 
     @property
     def refuses(self) -> bool:
-        """Whether what is published to a full queue is refused, and not what is there dropped."""
-        return self.overflow != DROP_HEAD
+        """Whether what is published to a full queue is refused."""
+        return self.has_limit and self.overflow != DROP_HEAD
+
+    @property
+    def drops(self) -> bool:
+        """Whether what is in a full queue is dropped."""
+        return self.has_limit and self.overflow == DROP_HEAD
 
 
 LEAST = frozenset(
@@ -66,7 +83,9 @@ NO_RULES = QueueRules()
 _FIELDS = {name.replace("_", "-"): name for name in QueueRules._fields if "counts" not in name}
 RULE_ARGUMENTS = frozenset(f"x-{key}" for key in _FIELDS)
 """The arguments that are rules: they may change while a queue is there."""
-_DURATIONS = frozenset({"message-ttl", "expires", "consumer-timeout"})
+_DURATIONS = frozenset(
+    {"message-ttl", "expires", "consumer-timeout", "delayed-retry-min", "delayed-retry-max"}
+)
 
 
 def rules_of(arguments: Table, policy: Mapping[str, object] | None = None) -> QueueRules:

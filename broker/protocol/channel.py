@@ -212,11 +212,11 @@ class Channel:
             consumer.queue.reject(entries)
             self.release_room(consumer, len(entries))
 
-    def requeue(self, groups: list[Group]) -> None:
-        """Gives these deliveries back to their queues."""
+    def requeue(self, groups: list[Group], *, failed: bool = False) -> None:
+        """Gives these deliveries back to their queues; `failed` is whether the client said so."""
         for consumer, entries in groups:
             self.release_room(consumer, len(entries))
-            consumer.queue.requeue(entries)
+            consumer.queue.requeue(entries, failed=failed)
 
     def release_room(self, consumer: Consumer, count: int) -> None:
         """A consumer, and with it perhaps the channel, has room again."""

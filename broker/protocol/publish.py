@@ -138,11 +138,11 @@ def _look(channel: Channel, route: Route) -> None:
     route.may_last = any(queue.lasting for queue in queues) if is_fixed else broker.lasts
     route.all_last = is_fixed and any(is_quorum(queue.arguments) for queue in queues)
     known = queues if is_fixed else list(vhost.queues.values())
-    route.is_timed = any(queue.is_timed for queue in known)
+    route.is_timed = any(queue.rules.message_ttl is not None for queue in known)
     # A time of before, when it mattered, would be wrong from now on.
     route.origin = with_time(route.origin, None)
     route.persistent_origin = with_time(route.persistent_origin, None)
-    route.refuses = any(queue.refuses for queue in known)
+    route.refuses = any(queue.rules.refuses for queue in known)
     route.cost = max(1, len(queues), 0 if is_fixed else passage.steps)
     route.stamp = stamp
 
@@ -265,7 +265,7 @@ def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Que
         # What only keeps it for others comes last: nobody gets it.
         _not_routed(channel, route, [message])
     taking = queues
-    if any(queue.refuses for queue in queues):
+    if any(queue.rules.refuses for queue in queues):
         taking = _with_room(channel, queues, message)
     if taking:
         _append(channel, taking, [message])
@@ -277,7 +277,7 @@ def _with_room(channel: Channel, queues: list[Queue], message: Message) -> list[
     one does not, its publisher is told with basic.nack, if it is to be told anything
     (rabbit_channel, `rejected`)."""
     channel.connection.broker.run_deliveries()
-    full = [queue for queue in queues if queue.refuses and is_full(queue, message)]
+    full = [queue for queue in queues if queue.rules.refuses and is_full(queue, message)]
     if not full:
         return queues
     for queue in full:

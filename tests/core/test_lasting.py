@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.core.lasting import RETURN_BYTES, Lasting
+from broker.core.lasting import Lasting
+from broker.core.noted import NOTE_BYTES
 from broker.core.stored import RUN_BYTES
 from tests.durable.site import DurableSite, publish_persistent
 from tests.protocol.client import Basic, Client, Queue
@@ -68,14 +69,14 @@ def delete(client: Client) -> None:
 
 def test_messages_that_came_back_count_as_memory(site: DurableSite) -> None:
     assert len(lasting(site).returns) == COUNT
-    assert counted(site) == COUNT * RETURN_BYTES
+    assert counted(site) == COUNT * NOTE_BYTES
     client = site.connect()
     get_all(client)
     client.tell(Basic.Nack, delivery_tag=0, multiple=True, requeue=True)
     site.settle_down()
     # Once for each message, however often it comes back.
     assert set(lasting(site).returns.values()) == {2}
-    assert counted(site) == COUNT * RETURN_BYTES
+    assert counted(site) == COUNT * NOTE_BYTES
 
 
 @pytest.mark.parametrize("settle", [ack_all, take_all, purge, delete])

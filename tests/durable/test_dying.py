@@ -298,3 +298,37 @@ def test_returns_are_counted_over_a_crash() -> None:
     site.settle_down()
     assert left(site, "q") == []
     assert left(site, "d") == [b"poison"]
+
+
+def test_what_waits_for_its_next_try_goes_on_waiting_after_a_crash() -> None:
+    site = DurableSite(now=NOW)
+    client = site.connect()
+    declare(site, client, delayed_retry_min=5000)
+    client.tell(Queue.Delete, queue="q")
+    arguments = {
+        "x-delayed-retry-type": text("all"),
+        "x-delayed-retry-min": Field("signedint", 5000),
+    }
+    client.tell(Queue.Declare, queue="q", durable=True, arguments=arguments)
+    site.settle_down()
+    publish_persistent(client, b"1", b"2")
+    site.settle_down()
+    client.tell(Basic.Get, queue="q")
+    site.settle_down()
+    client.tell(Basic.Nack, delivery_tag=0, multiple=True, requeue=True)
+    site.settle_down()
+    for _ in range(2):
+        site = site.crash()
+        site.wait_until(site.broker.timers.now + 1000)
+        client = site.connect()
+        client.tell(Basic.Consume, queue="q", consumer_tag="c")
+        site.settle_down()
+        assert [item.body for item in client.read() if item.body] == [b"2"]
+    wait(site, NOW + 4999)
+    assert client.bodies() == []
+    wait(site, NOW + 6000)
+    (again,) = client.read()
+    assert (again.body, again.method.redelivered) == (b"1", True)
+    client.tell(Basic.Ack, delivery_tag=0, multiple=True)
+    site.settle_down()
+    assert site.broker.memory_used == 0

@@ -213,7 +213,7 @@ def _reject(channel: Channel, tag: int, *, multiple: bool, requeue: bool) -> Non
         return
     groups = take(channel, tag, multiple=multiple)
     if requeue:
-        channel.requeue(groups)
+        channel.requeue(groups, failed=True)
     else:
         channel.reject(groups)
 

@@ -35,7 +35,7 @@ def commit(channel: Channel, method: commands.Tx.Commit) -> None:
         for tag in tags:
             groups = channel.unacked.take(tag, multiple=False) or []
             if outcome is Outcome.REQUEUED:
-                channel.requeue(groups)
+                channel.requeue(groups, failed=True)
             elif outcome is Outcome.REJECTED:
                 channel.reject(groups)
             else:
