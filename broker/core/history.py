@@ -153,11 +153,11 @@ class History(Queue):
 
     def _enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> None:
         there = [queue for queue in queues if not queue.is_deleted]
-        taking = [queue for queue in there if not queue.refuses]
+        taking = [queue for queue in there if not queue.rules.refuses]
         if taking:
             self.broker.enqueue(taking, messages)
         for queue in there:
-            if queue.refuses:
+            if queue.rules.refuses:
                 for message in messages:
                     if not is_full(queue, message):
                         self.broker.enqueue([queue], [message])

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import records
-from broker.core.message import MESSAGE_OVERHEAD, Message, body_of, make_origin, size_of
+from broker.core.message import (
+    MESSAGE_OVERHEAD,
+    Message,
+    body_of,
+    make_origin,
+    size_of,
+    with_time,
+)
 from broker.core.records import HEAD, Kind, RecordError
 from broker.wire.frames import body_frames
 from broker.wire.properties import header_frame
@@ -145,7 +152,14 @@ def test_format_is_as_it_was() -> None:
     assert records.returned(1, {2: 3})[0] == 4
     assert records.counters([(1, 2, 3)])[0] == 5
     definitions = [16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]
-    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, *definitions]
+    assert records.held(1, {2: 3})[0] == 6
+    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, *definitions]
+    now = with_time(make_origin("x", "k", persistent=True), 7, 8)
+    timed = put([(1, 2)], [(*message(b"hi", "x", "k")[:2], now, 0)])
+    assert timed.endswith(
+        bytes.fromhex("0700000000000000 0800000000000000") + message(b"hi", "x", "k")[0]
+    )
+    assert records.read_put(timed, HEAD.size).origin == now
 
 
 def test_columns_are_little_endian_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
