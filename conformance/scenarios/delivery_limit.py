@@ -251,25 +251,6 @@ def _body(found: Method | None) -> bytes | None:
 
 
 @scenario(
-    "delivery-limit.at-least-once", covers=["dead:at-least-once", "rule:quorum-queue-accepted"]
-)
-def at_least_once_delivers_dead_letters(s: Session) -> None:
-    channel = s.channel()
-    more = {"x-overflow": "reject-publish", "x-dead-letter-strategy": "at-least-once"}
-    arguments = {**_QUORUM, **more, "x-delivery-limit": 0}
-    mortal = mortal_queue(s, channel, arguments, durable=True)
-    publish_confirmed(channel, mortal.queue, b"1", b"2", b"3", **PERSISTENT)
-    channel.consume(mortal.queue)
-    channel.deliveries(3)
-    channel.send("basic.reject", delivery_tag=1)
-    channel.send("basic.nack", delivery_tag=2, requeue=True)
-    channel.send("basic.ack", delivery_tag=3)
-    one, two = mortal.expect(b"1", b"2")
-    check_equal(how_it_died(one), [(mortal.queue, "rejected", 1)], "x-death")
-    check_equal(how_it_died(two), [(mortal.queue, "delivery_limit", 1)], "x-death")
-
-
-@scenario(
     "delivery-limit.not-integer",
     covers=["error:invalid-argument-not-integer"],
     deviations=[deviation("rabbitmq", "3.10 does not look at the value")],
