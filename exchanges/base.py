@@ -110,6 +110,8 @@ class Exchange(ABC, Generic[D]):
 
     needs_headers: ClassVar[bool] = False
     """Whether `route` looks at headers; if not, the caller need not decode them."""
+    is_fixed: bool = True
+    """Whether all messages with one routing key go the same way."""
     is_selective: ClassVar[bool] = False
     """Whether a message goes to one destination, whatever number of routing keys it has: `route`
     is asked for the first of them only."""
@@ -123,11 +125,6 @@ class Exchange(ABC, Generic[D]):
         """An exchange that was declared with these arguments, values as `HeadersExchange` takes
         them; most types have none. Raises `ExchangeArgumentError`."""
         return cls()
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether all messages with one routing key go the same way."""
-        return self.key_source is ROUTING_KEY and not self.needs_headers
 
     def __init__(self) -> None:
         # Steps that `route` took to get ready after bindings had changed; who counts them sets

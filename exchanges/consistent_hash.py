@@ -58,6 +58,7 @@ class ConsistentHashExchange(Exchange[D]):
     def __init__(self, label: Label[D] = str, key_source: KeySource = ROUTING_KEY) -> None:
         super().__init__()
         self.key_source = key_source
+        self.is_fixed = key_source == ROUTING_KEY
         self._label = label
         self._weights: dict[D, int] = {}
         # Where the points are, in order, and the destination of each; stale after a change.

@@ -29,6 +29,7 @@ class HeadersExchange(Exchange[D]):
     """
 
     needs_headers: ClassVar[bool] = True
+    is_fixed: bool = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,3 +12,4 @@ class RandomExchange(ModulusHashExchange[D]):
     """Routes to one destination by chance, which the caller brings along as the key."""
 
     key_source: KeySource = RANDOM
+    is_fixed: bool = False

@@ -18,6 +18,9 @@ class RecentHistoryExchange(FanoutExchange[D]):
     """Routes every message to every destination. The argument `x-recent-history-length` says how
     many of the last ones are kept."""
 
+    # A message may say that it is not to be kept.
+    is_fixed: bool = False
+
     def __init__(self, history_length: int = DEFAULT_LENGTH) -> None:
         super().__init__()
         self.history_length = history_length
@@ -34,8 +37,3 @@ class RecentHistoryExchange(FanoutExchange[D]):
                 "must be a positive integer"
             )
         return cls(value)
-
-    @property
-    def is_fixed(self) -> bool:
-        """A message may say that it is not to be kept."""
-        return False

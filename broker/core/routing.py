@@ -5,7 +5,7 @@ Nothing of a message is decoded that no exchange on its way asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.exchange import Destination, Exchange, header_values
@@ -45,16 +45,19 @@ class Passage:
     @property
     def headers(self) -> Table:
         """Its headers, with wire types."""
-        if self._headers is None:
-            self._headers = properties.headers_table(self._header) if self._header else {}
-        return self._headers
+        headers = self._headers
+        if headers is None:
+            headers = properties.headers_table(self._header) if self._header else {}
+            self._headers = headers
+        return headers
 
     @property
     def compared(self) -> dict[str, object]:
         """Its headers as `exchanges` compares them."""
-        if self._compared is None:
-            self._compared = header_values(self.headers)
-        return self._compared
+        compared = self._compared
+        if compared is None:
+            compared = self._compared = header_values(self.headers)
+        return compared
 
     @property
     def is_kept(self) -> bool:
@@ -123,17 +126,17 @@ def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[lis
                 seen.add(destination)
                 work.append(destination)
     vhost.broker.work += message.steps
-    return [*queues, *histories], is_fixed
+    return [*queues, *histories] if histories else list(queues), is_fixed
 
 
-def _destinations(vhost: VHost, exchange: Exchange, message: Passage) -> Sequence[Destination]:
+def _destinations(vhost: VHost, exchange: Exchange, message: Passage) -> Collection[Destination]:
     keys = message.keys
     if exchange.name == "":
         return [queue for key in keys if (queue := vhost.queues.get(key)) is not None]
     router = exchange.router
     headers = message.compared if router.needs_headers else {}
     if router.is_selective:
-        return list(router.route(message.key_from(router.key_source), headers))
+        return router.route(message.key_from(router.key_source), headers)
     if len(keys) == 1:
-        return list(router.route(keys[0], headers))
+        return router.route(keys[0], headers)
     return [found for key in keys for found in router.route(key, headers)]
