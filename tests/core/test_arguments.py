@@ -46,7 +46,7 @@ def problem(arguments: Table) -> str | None:
     return None
 
 
-DURATIONS = ("x-expires", "x-message-ttl")
+DURATIONS = ("x-expires", "x-message-ttl", "x-delayed-retry-min", "x-delayed-retry-max")
 COUNTS = (
     "x-max-length", "x-max-length-bytes", "x-max-in-memory-length", "x-max-in-memory-bytes",
     "x-stream-max-segment-size-bytes",
@@ -63,6 +63,7 @@ CHOICES = {
     "x-overflow": ("drop-head", "reject-publish", "reject-publish-dlx"),
     "x-queue-mode": ("default", "lazy"),
     "x-queue-leader-locator": ("client-local", "balanced", "random", "least-leaders"),
+    "x-delayed-retry-type": ("disabled", "all", "failed", "returned"),
     "x-dispatch": ("round-robin", "least-loaded"),
     "x-consumer-timeout-action": ("requeue", "cancel-consumer", "close-channel"),
 }
@@ -73,13 +74,15 @@ WRONG_TEXTS = {
     "x-overflow": "invalid_overflow",
     "x-queue-mode": "\"unsupported queue mode 'nope'\"",
     "x-queue-leader-locator": "invalid_queue_locator_arg",
+    "x-delayed-retry-type": "invalid_delayed_retry_type",
     "x-dispatch": "invalid_dispatch",
     "x-consumer-timeout-action": "invalid_consumer_timeout_action",
 }
 
 
 def test_every_argument_is_of_one_of_the_kinds_tested_here() -> None:
-    assert set(QUEUE_ARGUMENTS) == {*INTEGERS, *TEXTS, "x-single-active-consumer"}
+    others = {"x-single-active-consumer", "x-delayed-retry-multiplier"}
+    assert set(QUEUE_ARGUMENTS) == {*INTEGERS, *TEXTS, *others}
     assert {*COMPARED_ARGUMENTS, *MAY_DIFFER} == set(QUEUE_ARGUMENTS)
     assert len(COMPARED_ARGUMENTS) + len(MAY_DIFFER) == len(QUEUE_ARGUMENTS)
 
@@ -119,6 +122,23 @@ def test_every_choice_is_taken(key: str, value: str) -> None:
 @pytest.mark.parametrize("key", CHOICES)
 def test_other_choice_is_refused(key: str) -> None:
     assert problem({key: text("nope")}) == WRONG_TEXTS[key]
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted"),
+    [
+        (number(1), None),
+        (Field("double", 1.5), None),
+        (Field("float", 0.5), '"expected a number from 1 on"'),
+        (number(0), '"expected a number from 1 on"'),
+        (Field("double", float("inf")), '"expected a number from 1 on"'),
+        (Field("double", float("nan")), '"expected a number from 1 on"'),
+        (text("2"), '"expected number, got longstr"'),
+        (Field("bool", value=True), '"expected number, got bool"'),
+    ],
+)
+def test_multiplier_is_a_number_from_1_on(field: Field, wanted: str | None) -> None:
+    assert problem({"x-delayed-retry-multiplier": field}) == wanted
 
 
 def test_streams_are_refused_with_a_reason() -> None:
