@@ -6,10 +6,7 @@ out here. Nothing else may hide behind this list: it is empty when the features 
 
 _NAMES = """
 at-least-once.full at-least-once.late-binding at-least-once.restart.kill at-least-once.restart.stop
-dead.keys-kept length.reject-dlx.letters length.reject.letters paging-limits.priority
-paging-limits.rejected priorities.255 priorities.dead priorities.get priorities.limit
-priorities.order priorities.overtaking priorities.range priorities.requeued priorities.restart.kill
-priorities.restart.stop turns.single.priorities
+dead.keys-kept length.reject-dlx.letters length.reject.letters paging-limits.rejected
 """
 
 NOT_YET = frozenset(_NAMES.split())

@@ -199,7 +199,6 @@ COMPARED_ARGUMENTS = (
 WITHOUT_EFFECT = frozenset(
     {
         "x-dead-letter-strategy",
-        "x-max-priority",
     }
 )
 """Arguments that are accepted, checked and compared, and do nothing yet."""

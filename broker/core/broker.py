@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.core import priorities
 from broker.core.arguments import REQUEUE
 from broker.core.consumer import Consumer
 from broker.core.counters import Counters
@@ -120,6 +121,8 @@ class Broker:
         # This one, and that of what is only paged out, if there are any.
         self.journals: list[Journal] = []
         self.next_queue_id = 1
+        # Whether a queue with priorities was ever made.
+        self.has_priorities = False
         # Changes when permissions do; routes that were checked before count no more.
         self.permission_epoch = 0
 
@@ -314,6 +317,9 @@ class Broker:
         count = len(messages)
         lasting = [queue for queue in queues if queue.lasting is not None]
         if lasting and not self.journal.has_failed:
+            if self.has_priorities and priorities.are_there(lasting):
+                priorities.put(self.journal, lasting, messages)
+                return True
             stores = [queue.lasting for queue in lasting if queue.lasting is not None]
             firsts = [queue.next_number - count for queue in lasting]
             self.journal.put(stores, firsts, messages)

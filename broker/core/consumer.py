@@ -156,6 +156,11 @@ class ConsumerLine:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def may_have_room(self) -> bool:
+        """Whether somebody stands in line."""
+        return bool(self._priorities)
+
     def __iter__(self) -> Iterator[Consumer]:
         return iter(list(self._all))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from broker.core.exchange import Destination, Exchange
 from broker.core.history import History
 from broker.core.policies import Policy, make_policy, policy_text
+from broker.core.priorities import PriorityQueue, make_queue
 from broker.core.queue import Queue
 from broker.core.records import Kind
 from broker.core.users import Permission, User
@@ -120,6 +121,10 @@ def queue_definition(queue: Queue) -> Definition:
     }
     if isinstance(queue, History):
         table["exchange"] = _text(queue.exchange.name)
+    if isinstance(queue, PriorityQueue):
+        # By priority: the ids that its messages have in the log, beside its own.
+        ids = queue.stored_lanes()
+        table["lanes"] = Field("table", {str(p): Field("long", ids[p]) for p in ids})
     return _definition(Kind.QUEUE, table)
 
 
@@ -189,7 +194,7 @@ def make_all(
     for vhost in broker.vhosts.values():
         for exchange in vhost.exchanges.values():
             vhost.policies.apply(exchange)
-    queues = {}
+    queues: dict[int, Queue] = {}
     for table in by_kind.get(Kind.QUEUE, []):
         vhost = broker.add_vhost(_string(table, "vhost"))
         queue: Queue | None
@@ -200,9 +205,22 @@ def make_all(
         if queue is not None:
             queue.lasting = lasting(_number(table, "id"))
             queues[queue.lasting.id] = queue
+        if isinstance(queue, PriorityQueue):
+            for priority, queue_id in _lanes_of(table).items():
+                queues[queue_id] = queue.add_lane(priority, lasting(queue_id))
     for table in by_kind.get(Kind.BINDING, []):
         _make_binding(broker.add_vhost(_string(table, "vhost")), table, queues)
     return queues
+
+
+def ids_of(table: Table) -> list[int]:
+    """The ids of a queue in the log."""
+    return [_number(table, "id"), *_lanes_of(table).values()]
+
+
+def _lanes_of(table: Table) -> dict[int, int]:
+    lanes = cast(Table, table["lanes"].value) if "lanes" in table else {}
+    return {int(priority): cast(int, field.value) for priority, field in lanes.items()}
 
 
 def _make_user(table: Table) -> User:
@@ -241,7 +259,7 @@ def _make_exchange(vhost: VHost, table: Table) -> None:
 
 
 def _make_queue(broker: Broker, vhost: VHost, table: Table) -> Queue:
-    queue = Queue(
+    queue = make_queue(
         broker,
         vhost.name,
         _string(table, "name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
     """Up to `limit` messages from the front to one consumer, as its output has room."""
     output_room = consumer.sink.output_room()
     if queue.returned:
-        entry = queue.take_returned()
+        entry = _take_returned(queue)
         queue.broker.counters.messages_redelivered += 1
         queue.hand_over(consumer, [entry], entry_size(entry))
         return
@@ -75,9 +76,17 @@ def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
     queue.hand_over(consumer, entries, size)
 
 
+def _take_returned(queue: Queue) -> Entry:
+    """Takes the first of those that came back."""
+    entry = heappop(queue.returned)
+    queue.returned_bytes -= entry_size(entry)
+    return entry
+
+
 def get(queue: Queue, *, no_ack: bool) -> Entry | None:
     """Takes the first ready message for basic.get; None if none can be handed out now
     (`when_ready`)."""
+    queue = queue.front
     if queue.returned and is_bare(queue.returned[0]) and not queue.reading:
         read_returned(queue)
     elif not queue.returned and not queue.ready:
@@ -86,7 +95,7 @@ def get(queue: Queue, *, no_ack: bool) -> Entry | None:
         return None
     if not queue.returned and (not queue.ready or queue.ready[0][NUMBER] > queue.reserved_to):
         return None
-    entry = queue.take_returned() if queue.returned else queue.ready.popleft()
+    entry = _take_returned(queue) if queue.returned else queue.ready.popleft()
     queue.leave([entry], entry_size(entry), is_settled=no_ack)
     if queue.expiry is not None:
         # Another one is the first.
@@ -96,6 +105,7 @@ def get(queue: Queue, *, no_ack: bool) -> Entry | None:
 
 def when_ready(queue: Queue, callback: Callable[[bool], None]) -> None:
     """Calls back when the first ready message can be handed out, or cannot be read."""
+    queue = queue.front
     if queue.ready and not queue.reading:
         assert queue.lasting is not None
         queue.lasting.reserve(queue.ready[0][NUMBER])

@@ -187,6 +187,13 @@ class Journal:
         self.batches.free(position, len(octets))
         self.define(key, kind, table)
 
+    def extend(self, key: Hashable, kind: Kind, table: bytes) -> None:
+        """There is more to something that was defined, as this field table says: nobody was
+        promised that it lasts."""
+        octets, position = self.definitions.pop(key)
+        self.batches.free(position, len(octets))
+        self._write_definition(key, records.definition(kind, table))
+
     def undefine(self, key: Hashable, kind: Kind, table: bytes) -> None:
         """Something durable was deleted; what was never defined is no error."""
         known = self.definitions.pop(key, None)

@@ -24,7 +24,7 @@ def is_full(queue: Queue, message: Message) -> bool:
         return True
     if rules.max_length_bytes is None:
         return False
-    return queue.body_bytes + body_bytes(message) > rules.max_length_bytes
+    return queue.octets_ready + body_bytes(message) > rules.max_length_bytes
 
 
 def is_over(queue: Queue) -> bool:
@@ -32,21 +32,31 @@ def is_over(queue: Queue) -> bool:
     rules = queue.rules
     if rules.max_length is not None and queue.messages_ready > rules.max_length:
         return True
-    return rules.max_length_bytes is not None and queue.body_bytes > rules.max_length_bytes
+    return rules.max_length_bytes is not None and queue.octets_ready > rules.max_length_bytes
 
 
 def drop_head(queue: Queue) -> None:
-    """Drops the oldest messages until the queue is within its limits."""
+    """Drops the oldest messages, those of the lowest priority first, until the queue is within its
+    limits."""
+    for lane in reversed(queue.lanes):
+        _drop_head_of(lane, queue)
+        if lane.messages_ready:
+            # It is within its limits, or more of this lane goes first, later.
+            return
+
+
+def _drop_head_of(lane: Queue, queue: Queue) -> None:
+    """Drops the oldest messages of a lane while the queue is beyond its limits."""
     dropped: list[Entry] = []
     while is_over(queue):
-        entry = first(queue)
+        entry = first(lane)
         if entry is None:
-            if not queue.reading:
-                fetch(queue)
+            if lane.messages_ready and not lane.reading:
+                fetch(lane)
             break
-        dropped.append(take_first(queue))
+        dropped.append(take_first(lane))
         if len(dropped) >= DROPPED_AT_ONCE:
             queue.touch()
             break
     if dropped:
-        bury(queue, dropped, MAXLEN)
+        bury(lane, dropped, MAXLEN)

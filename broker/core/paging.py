@@ -208,6 +208,8 @@ class Pager:
         self._least_mark = int(broker.limits.memory * MARK_SHARE_MIN) or sys.maxsize
         self.open_scratch: Callable[[], Journal | None] = lambda: None
         self.scratch: Journal | None = None
+        # Lines of messages beyond one for each queue.
+        self.more_lanes = 0
         self._is_opened = False
         self._is_paging = False
         self._next_id = 1
@@ -216,8 +218,8 @@ class Pager:
 
     @property
     def head_bytes(self) -> int:
-        """Octets that each queue keeps in memory."""
-        count = sum(len(vhost.queues) for vhost in self._broker.vhosts.values())
+        """Octets that each queue keeps in memory, of each of its lanes."""
+        count = sum(len(vhost.queues) for vhost in self._broker.vhosts.values()) + self.more_lanes
         return min(HEAD_BYTES, max(HEAD_BYTES_MIN, self.mark // (4 * count or 1)))
 
     @property
@@ -272,7 +274,8 @@ class Pager:
         if not self._is_paging:
             self._is_paging = True
             for vhost in broker.vhosts.values():
-                self._queues |= dict.fromkeys(vhost.all_queues())
+                for queue in vhost.all_queues():
+                    self._queues |= dict.fromkeys(queue.lanes)
         octets = STEP_BYTES
         for _ in range(min(STEP_QUEUES, len(self._queues))):
             queue = next(iter(self._queues))

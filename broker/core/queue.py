@@ -7,15 +7,15 @@ old place. Publishing and settling only `touch` the queue; `deliver` then runs o
 whole batch (`Broker.run_deliveries`), which nobody can tell from one at a time.
 
 What must last is told to the journal as it happens; `stored` knows where it is in the log. When
-memory is short, ready messages are kept in a log alone (`Paged`) and read again in time.
+memory is short, ready messages are kept in a log alone (`Paged`) and read again in time. A queue
+with priorities has a queue like this for each of them (`broker.core.priorities`).
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
-from heapq import heappop
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +34,6 @@ from broker.core.message import (
     bodies_bytes,
     body_bytes,
     entries_size,
-    entry_size,
 )
 from broker.core.paging import Paged
 from broker.core.reading import push_all
@@ -59,39 +58,12 @@ class Queue:
     """A declared queue. `owner` is the connection of an exclusive queue."""
 
     __slots__ = (
-        "_is_touched",
-        "arguments",
-        "auto_delete",
-        "bodies_from",
-        "body_bytes",
-        "broker",
-        "consumers",
-        "durable",
-        "dying",
-        "expiry",
-        "is_deleted",
-        "lasting",
-        "lease",
-        "line_type",
-        "name",
-        "next_number",
-        "owner",
-        "paged",
-        "reading",
-        "ready",
-        "ready_bytes",
-        "reserved_to",
-        "retries",
-        "returned",
-        "returned_bytes",
-        "rules",
-        "scratch",
-        "stores",
-        "unacked_bytes",
-        "unacked_count",
-        "vhost_name",
-        "waiting",
-    )
+        "_is_touched", "arguments", "auto_delete", "bodies_from", "body_bytes", "broker",
+        "consumers", "durable", "dying", "expiry", "is_deleted", "lasting", "lease",
+        "line_type", "name", "next_number", "owner", "paged", "reading", "ready", "ready_bytes",
+        "reserved_to", "retries", "returned", "returned_bytes", "rules", "scratch", "stores",
+        "unacked_bytes", "unacked_count", "vhost_name", "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -151,6 +123,26 @@ class Queue:
         self.bodies_from = self.body_bytes = 0
 
     @property
+    def lanes(self) -> Sequence[Queue]:
+        """The lines that its messages stand in, each with a numbering of its own; the first one
+        goes first."""
+        return (self,)
+
+    @property
+    def front(self) -> Queue:
+        """The lane whose turn it is."""
+        return self
+
+    def lane_of(self, number: int) -> Queue:
+        """The lane with this number."""
+        return self
+
+    @property
+    def octets_ready(self) -> int:
+        """Octets of the bodies of ready messages, where they are limited."""
+        return self.body_bytes
+
+    @property
     def messages_ready(self) -> int:
         """Messages that wait for a consumer."""
         count = len(self.ready) + len(self.returned) + len(self.reading)
@@ -159,7 +151,7 @@ class Queue:
     @property
     def messages(self) -> int:
         """Ready, unacknowledged and waiting ones."""
-        waiting = len(self.retries) if self.retries is not None else 0
+        waiting = sum(len(lane.retries) for lane in self.lanes if lane.retries is not None)
         return self.messages_ready + self.unacked_count + waiting
 
     @property
@@ -169,19 +161,22 @@ class Queue:
 
     def apply_rules(self, rules: QueueRules) -> None:
         """From now on these rules hold."""
-        before, self.rules = self.rules, rules
-        counts_bodies = before.max_length_bytes is not None
+        self.follow(rules)
         self.consumers.follow(rules)
-        if rules.message_ttl is not None and before.message_ttl is None:
-            self.expiry = self.expiry or Expiry(self)
-            self.expiry.begin_ttl()
-        if rules.max_length_bytes is not None and not counts_bodies:
-            self.body_bytes = count_bodies(self)
         if rules.expires is not None and self.lease is None:
             self.lease = Lease(self)
         self.use()
         if rules.has_limit or self.expiry is not None:
             self.touch()
+
+    def follow(self, rules: QueueRules) -> None:
+        """From now on these rules hold for its messages."""
+        before, self.rules = self.rules, rules
+        if rules.message_ttl is not None and before.message_ttl is None:
+            self.expiry = self.expiry or Expiry(self)
+            self.expiry.begin_ttl()
+        if rules.max_length_bytes is not None and before.max_length_bytes is None:
+            self.body_bytes = count_bodies(self)
 
     def use(self) -> None:
         """Somebody uses the queue, or its last consumer left: it expires so much later."""
@@ -260,12 +255,6 @@ class Queue:
         if self.rules.drops:
             drop_head(self)
 
-    def take_returned(self) -> Entry:
-        """Takes the first of those that came back."""
-        entry = heappop(self.returned)
-        self.returned_bytes -= entry_size(entry)
-        return entry
-
     def hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
         """Entries that left the ready ones go to a consumer."""
         count = len(entries)
@@ -319,9 +308,12 @@ class Queue:
     def requeue(self, entries: list[Entry], *, failed: bool = False) -> None:
         """These deliveries go back to their old places, marked as redelivered, at once or later;
         those that came back too often die. `failed` is whether a consumer said so."""
-        if self.is_deleted:
-            return
-        self._forget_unacked(entries)
+        if not self.is_deleted:
+            self._forget_unacked(entries)
+            self.take_back(entries, failed=failed)
+
+    def take_back(self, entries: list[Entry], *, failed: bool) -> None:
+        """These are no longer handed out."""
         if self.rules.delivery_limit is not None:
             entries = without_worn(self, entries)
         came = [(number, message, times + 1) for number, message, times in entries]
@@ -374,12 +366,7 @@ class Queue:
     def close(self) -> None:
         """The queue is deleted: it lets go of its messages and its consumers, who are told at the
         end of this step."""
-        self._drop_ready()
-        if self.retries is not None:
-            self.retries.clear()
-        self.is_deleted = True
-        for store in self.stores:
-            store.journal.forget(store)
+        self.let_go()
         self.broker.memory_used -= self.unacked_bytes
         self.unacked_bytes = self.unacked_count = 0
         if self.lease is not None:
@@ -387,6 +374,15 @@ class Queue:
         for consumer in self.consumers:
             self.consumers.remove(consumer)
             self.broker.cancelled.append(consumer)
+
+    def let_go(self) -> None:
+        """Its messages are gone, and nothing that is still settled counts."""
+        self._drop_ready()
+        if self.retries is not None:
+            self.retries.clear()
+        self.is_deleted = True
+        for store in self.stores:
+            store.journal.forget(store)
 
     def reserve_to(self, number: int) -> None:
         """Messages up to this number may be handed out: the log knows that they may have been."""

@@ -169,12 +169,17 @@ def is_bare(entry: Entry) -> bool:
 def keep(queue: Queue, entries: Sequence[Entry]) -> Sequence[Entry]:
     """What is remembered of messages that were handed out and are not settled: all of it, or while
     memory is short only which they are, as far as they can be read again."""
-    if queue.broker.memory_used <= queue.broker.pager.mark or not queue.stores:
+    if queue.broker.memory_used <= queue.broker.pager.mark or not _is_stored(queue):
         return entries
     if queue.rules.max_length_bytes is not None:
         # How long they are must be known if they come back.
         return entries
     return lightened(queue, entries)
+
+
+def _is_stored(queue: Queue) -> bool:
+    """Whether a log has, or may have, messages of the queue."""
+    return any(lane.stores for lane in queue.lanes)
 
 
 def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
@@ -197,7 +202,7 @@ def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
 
 def where(queue: Queue, number: int) -> tuple[Lasting, Run] | None:
     """Which log has this message of the queue, and in which run; None if it is settled."""
-    for store in queue.stores:
+    for store in queue.lane_of(number).stores:
         run = store.stored.find(number)
         if run is not None:
             return store, run

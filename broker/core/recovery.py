@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from broker.core import definitions, records
 from broker.core.batches import Batches
 from broker.core.history import History
 from broker.core.journal import Journal
+from broker.core.lanes import Lane
 from broker.core.lasting import Lasting
 from broker.core.paging import Paged
 from broker.core.policies import PolicyError
+from broker.core.priorities import PriorityQueue
 from broker.core.queue import Queue
 from broker.core.records import Kind
 from broker.core.retries import Retries
@@ -140,7 +142,8 @@ class Recovery:
             self._batches.free(known[2], len(known[1]))
         if kind in definitions.DELETIONS:
             if kind is Kind.QUEUE_DELETED:
-                self._drop_queue(cast(int, table["id"].value))
+                for queue_id in definitions.ids_of(table):
+                    self._drop_queue(queue_id)
             return
         octets = self._batch[at - records.HEAD.size : end]
         self._definitions[key] = kind, octets, self._position
@@ -170,7 +173,7 @@ class Recovery:
         for queue_id, queue in queues.items():
             lasting = self._queue(queue_id)
             lasting.end_recovery()
-            if not isinstance(queue, History):
+            if not isinstance(queue, History | Lane):
                 broker.vhosts[queue.vhost_name].policies.apply(queue)
             restore(queue, lasting)
         broker.next_queue_id = self._seen + 1
@@ -179,11 +182,14 @@ class Recovery:
 def restore(queue: Queue, lasting: Lasting) -> None:
     """The queue lasts. What is stored already is ready, and read when it is wanted."""
     queue.lasting = lasting
+    if isinstance(queue, PriorityQueue):
+        restore(queue.lane_of(0), lasting)
+        return
     queue.stores = (lasting,)
     lasting.connect(queue.reserve_to)
     if lasting.journal.has_failed:
         lasting.release()
-    queue.next_number = lasting.next_number
+    queue.next_number = max(queue.next_number, lasting.next_number)
     for run in islice(lasting.stored.runs_from(0), 1):
         queue.paged = Paged(queue, run.first, queue.next_number, lasting.stored.count)
     queue.bodies_from = queue.next_number

@@ -14,9 +14,11 @@ from broker.core.definitions import (
 )
 from broker.core.exchange import Destination, Exchange, binding_arguments, check_destination
 from broker.core.history import History
+from broker.core.lanes import Lane
 from broker.core.lasting import Lasting
 from broker.core.live_policies import LivePolicies
 from broker.core.policies import Policy
+from broker.core.priorities import PriorityQueue, make_queue
 from broker.core.queue import Owner, Queue
 from broker.core.recovery import restore
 from broker.core.redeclare import note_without_effect, redeclare_exchange, redeclare_queue
@@ -185,7 +187,7 @@ class VHost:
         check_queue_arguments(arguments, name, self.name)
         if durable and owner is None:
             self.broker.check_can_change()
-        queue = Queue(
+        queue = make_queue(
             self.broker,
             self.name,
             name,
@@ -210,6 +212,17 @@ class VHost:
         self.broker.next_queue_id += 1
         restore(queue, lasting)
         self.broker.define(queue_definition(queue))
+
+    def store_lane(self, queue: PriorityQueue, lane: Lane) -> None:
+        """A queue that lasts has messages of a priority that had none yet."""
+        journal = self.broker.journal
+        if journal is None or journal.has_failed:
+            return
+        lasting = Lasting(journal, self.broker.next_queue_id)
+        self.broker.next_queue_id += 1
+        restore(lane, lasting)
+        definition = queue_definition(queue)
+        journal.extend(definition.key, definition.kind, definition.table)
 
     def delete_queue(
         self,

@@ -59,7 +59,8 @@ class ReadErrors:
         self._timer = None
         for vhost in self._broker.vhosts.values():
             for queue in vhost.queues.values():
-                if queue.paged is not None or queue.returned:
-                    queue.touch()
+                for lane in queue.lanes:
+                    if lane.paged is not None or lane.returned:
+                        lane.touch()
         self._went_on()
         self._try_later()

@@ -104,6 +104,24 @@ def is_persistent(octets: bytes, at: int, flags: int) -> bool:
     return octets[at] == _PERSISTENT
 
 
+def priority(octets: bytes) -> int:
+    """The priority that the header frame at the beginning of these octets has, checked before; 0 if
+    it has none."""
+    flags = octets[_FIRST_PROPERTY - 2] << 8
+    if not flags & PRIORITY:
+        return 0
+    at = _FIRST_PROPERTY
+    if flags & CONTENT_TYPE:
+        at += 1 + octets[at]
+    if flags & CONTENT_ENCODING:
+        at += 1 + octets[at]
+    if flags & HEADERS:
+        at += 4 + int.from_bytes(octets[at : at + 4], "big")
+    if flags & DELIVERY_MODE:
+        at += 1
+    return octets[at]
+
+
 def _find(header: bytes, wanted: int) -> tuple[int, int]:
     """Where the octets of one property are in a header frame, its length octets included; an
     absent property has the empty place where it would be."""

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from broker.core.consumer import Consumer
 from broker.core.dispatch import get
 from broker.core.message import NUMBER, RETURNS, Entry
+from broker.core.priorities import make_queue
 from broker.core.queue import Queue
 from broker.wire.table import Table
 from tests.core.fakes import (
@@ -51,6 +52,13 @@ class Model:
         self.line: list[Worker] = []
         self.workers: list[Worker] = []
 
+    def order(self, number: int) -> int:
+        """What messages are sorted by."""
+        return number
+
+    def add(self, number: int) -> None:
+        self.ready = sorted([*self.ready, number], key=self.order)
+
     def deliver(self) -> None:
         while self.ready and self.line:
             first = max(self.line, key=lambda worker: worker.priority)
@@ -71,7 +79,7 @@ class Model:
             self.line.remove(worker)
 
     def give_back(self, number: int) -> None:
-        self.ready = sorted([*self.ready, number])
+        self.add(number)
         self.deliver()
 
 
@@ -84,7 +92,7 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(prefetches=st.lists(st.integers(0, 3), max_size=3))
     def begin(self, prefetches: list[int]) -> None:
         self.broker = make_broker()
-        self.queue = Queue(self.broker, "/", "q", arguments=self.arguments)
+        self.queue = make_queue(self.broker, "/", "q", arguments=self.arguments)
         self.model = self.model_class()
         self.published = 0
         self.pairs: list[tuple[Consumer, Worker]] = []
@@ -173,7 +181,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             requeue(holder[0], entry)
             holder[1].held -= 1
-            self.model.ready = sorted([*self.model.ready, entry[NUMBER]])
+            self.model.add(entry[NUMBER])
             self.model.wake(holder[1])
 
     @rule(no_ack=st.booleans())
@@ -215,10 +223,17 @@ class QueueMachine(RuleBasedStateMachine):
     def everything_is_accounted_for(self) -> None:
         queue = self.queue
         assert queue.messages == queue.messages_ready + queue.unacked_count
-        assert queue.ready_bytes == sum(map(size_of_entry, [*queue.ready, *queue.returned]))
-        assert self.broker.memory_used == queue.ready_bytes + queue.unacked_bytes
+        octets = 0
+        for line in self.lines():
+            assert line.ready_bytes == sum(map(size_of_entry, [*line.ready, *line.returned]))
+            octets += line.ready_bytes
+        assert self.broker.memory_used == octets + queue.unacked_bytes
         assert sum(consumer.unacked for consumer, _ in self.pairs) <= queue.unacked_count
         assert len(queue.consumers) == len(self.model.workers)
+
+    def lines(self) -> list[Queue]:
+        """Where ready messages are."""
+        return [self.queue]
 
     def teardown(self) -> None:
         if not hasattr(self, "queue"):

@@ -129,14 +129,15 @@ def test_wrong_arguments_make_no_queue(vhost: VHost) -> None:
 def test_arguments_without_effect_are_noted_once_per_queue() -> None:
     notes = Notes()
     vhost = make_broker(notes=notes).add_vhost("/")
-    arguments = {"x-max-priority": Field("byte", 1), "x-consumer-timeout": Field("byte", 1)}
+    strategy = text("at-least-once")
+    arguments = {"x-dead-letter-strategy": strategy, "x-consumer-timeout": Field("byte", 1)}
     for _ in range(2):
         vhost.declare_queue("q", arguments=arguments)
     vhost.declare_queue("plain", arguments={"x-queue-type": text("classic")})
     assert notes == [
         (
             "arguments_without_effect",
-            {"queue": "q", "arguments": ["x-max-priority"]},
+            {"queue": "q", "arguments": ["x-dead-letter-strategy"]},
         )
     ]
 

@@ -121,8 +121,9 @@ class DurableSite(Site):
         for log in self.logs:
             log.unreadable = []
         for queue in self.vhost.queues.values():
-            if queue.paged is not None or queue.returned:
-                queue.touch()
+            for lane in queue.lanes:
+                if lane.paged is not None or lane.returned:
+                    lane.touch()
         self._progress()
 
     def step(self) -> bool:

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 CLIENTS = 3
 CHANNELS = 2
-QUEUES = ("q0", "q1", "q2")
-# One of them wants settlements in time, one deals its messages another way.
+QUEUES = ("q0", "q1", "q2", "q3")
+# One of them wants settlements in time, one deals its messages another way, one has priorities.
 ARGUMENTS = {
     "q1": {"x-consumer-timeout": Field("signedint", 150)},
     "q2": {"x-dispatch": text("least-loaded")},
+    "q3": {"x-max-priority": Field("byte", 4)},
 }
 RUN_MS = 50
 """Message time that passes between two runs of frames."""
@@ -80,7 +81,7 @@ def split(octets: bytes) -> Frames:
 
 
 def queue_of(client: int, channel: int) -> str:
-    """The queue that this channel consumes from: two channels a queue, of different clients."""
+    """The queue that this channel consumes from."""
     return QUEUES[(client + channel) % len(QUEUES)]
 
 
@@ -105,7 +106,7 @@ def close_and_open(player: Player, client: int, intent: Intent) -> Frames:
 
 @action(2)
 def declare(player: Player, client: int, intent: Intent) -> Frames:
-    name = QUEUES[intent.a % 3]
+    name = QUEUES[intent.a % 4]
     arguments = dict(ARGUMENTS.get(name, {}))
     if intent.b == 3:
         arguments["x-single-active-consumer"] = Field("bool", value=True)
@@ -122,7 +123,7 @@ def declare(player: Player, client: int, intent: Intent) -> Frames:
 
 @action(2)
 def delete(player: Player, client: int, intent: Intent) -> Frames:
-    name = QUEUES[intent.a % 3]
+    name = QUEUES[intent.a % 4]
     frames = one(Queue.Delete, intent, queue=name, if_empty=intent.b == 1, if_unused=intent.b == 2)
     # Mostly it comes back, so that there is something to talk about.
     again = one(Queue.Declare, intent, queue=name, arguments=ARGUMENTS.get(name, {}))
@@ -135,7 +136,7 @@ def bind(player: Player, client: int, intent: Intent) -> Frames:
     return one(
         kind,
         intent,
-        queue=QUEUES[intent.a % 3],
+        queue=QUEUES[intent.a % 4],
         exchange=EXCHANGES[intent.b % 3][0],
         routing_key=KEYS[intent.c % len(KEYS)],
     )
@@ -157,6 +158,8 @@ BODIES = (b"", b"a", b"bb", b"c" * 200, b"d" * 4088, b"e" * 4089, b"f" * 9000, b
 PROPERTIES = (
     (0, b""),
     (PRIORITY, b"\x05"),
+    (PRIORITY, b"\x02"),
+    (PRIORITY, b"\x01"),
     (HEADERS, encode_table({"n": text("1")})),
     (HEADERS, encode_table({"CC": Field("array", [text("q1")]), "n": text("x")})),
     (HEADERS, encode_table({"BCC": Field("array", [text("q2")])})),
@@ -168,8 +171,8 @@ PROPERTIES = (
 
 @action(14)
 def publish(player: Player, client: int, intent: Intent) -> Frames:
-    flags, properties = PROPERTIES[intent.c]
-    exchange, key = ("", KEYS[intent.b % 4])
+    flags, properties = PROPERTIES[(intent.c + intent.a) % len(PROPERTIES)]
+    exchange, key = ("", KEYS[intent.b % 5])
     if intent.b >= 5:
         exchange, key = EXCHANGES[intent.b - 5][0], KEYS[intent.a % len(KEYS)]
     return split(
@@ -188,11 +191,14 @@ def publish(player: Player, client: int, intent: Intent) -> Frames:
 
 @action(10)
 def publish_many(player: Player, client: int, intent: Intent) -> Frames:
-    """The same again and again, which the hot path takes at once."""
+    """Much the same again and again, which the hot path takes at once."""
+    flags = PRIORITY if intent.c in (1, 5) else 0
     octets = [
         publish_octets(
             b"%d" % number if intent.c < 4 else b"x" * intent.c,
-            key=QUEUES[intent.a % 3],
+            key=QUEUES[intent.a % 4],
+            flags=flags,
+            properties=b"%c" % (number * intent.c % 6) if flags else b"",
             channel=intent.channel,
             frame_max=FRAME_SIZES[client],
         )
@@ -205,7 +211,7 @@ def publish_many(player: Player, client: int, intent: Intent) -> Frames:
 def publish_in_odd_frames(player: Player, client: int, intent: Intent) -> Frames:
     body = bytes(range(intent.a + 4)) * (1 + 600 * (intent.c == 1))
     step = 1 + intent.b * 700 if intent.c == 1 else 1 + intent.b
-    method = octets_of(Basic.Publish, intent.channel, routing_key=QUEUES[intent.a % 3])
+    method = octets_of(Basic.Publish, intent.channel, routing_key=QUEUES[intent.a % 4])
     pieces = [body[at : at + step] for at in range(0, len(body), step)]
     if intent.c == 2:
         pieces.insert(1, b"")
@@ -303,13 +309,13 @@ def reject(player: Player, client: int, intent: Intent) -> Frames:
 def get(player: Player, client: int, intent: Intent) -> Frames:
     # The player settles what it gets without an acknowledgement only if it errs, rarely.
     return one(
-        Basic.Get, intent, queue=QUEUES[intent.a % 3], no_ack=intent.b == 1 and intent.c == 1
+        Basic.Get, intent, queue=QUEUES[intent.a % 4], no_ack=intent.b == 1 and intent.c == 1
     )
 
 
 @action(1)
 def purge(player: Player, client: int, intent: Intent) -> Frames:
-    return one(Queue.Purge, intent, queue=QUEUES[intent.a % 3])
+    return one(Queue.Purge, intent, queue=QUEUES[intent.a % 4])
 
 
 @action(2)

@@ -34,7 +34,8 @@ def entry_values(entry: Entry) -> Any:
 
 def ready_entries(queue: Queue) -> list[Entry]:
     """What waits in a queue, in order."""
-    return sorted([*queue.returned, *queue.ready])
+    lanes = (sorted([*lane.returned, *lane.ready]) for lane in queue.lanes)
+    return [entry for entries in lanes for entry in entries]
 
 
 def _consumer(consumer: Consumer) -> Any:
@@ -57,7 +58,7 @@ def queue_values(queue: Queue) -> Any:
         "flags": (queue.durable, queue.auto_delete, queue.arguments),
         "owner": queue.owner.name if isinstance(queue.owner, Connection) else None,
         "ready": [entry_values(entry) for entry in ready_entries(queue)],
-        "ready_bytes": queue.ready_bytes,
+        "ready_bytes": sum(lane.ready_bytes for lane in queue.lanes),
         "unacked": (queue.unacked_count, queue.unacked_bytes),
         "consumers": [_consumer(consumer) for consumer in queue.consumers],
     }
