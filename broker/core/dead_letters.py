@@ -59,6 +59,11 @@ def bury(queue: Queue, entries: Sequence[Entry], reason: str) -> None:
 
 def _bury(queue: Queue, entries: Sequence[Entry], reason: str) -> None:
     dead_letter(queue, [entry[MESSAGE] for entry in entries], reason)
+    let_go(queue, entries)
+
+
+def let_go(queue: Queue, entries: Sequence[Entry]) -> None:
+    """The queue lets go of messages that are in none of its lines any more."""
     dying = queue.dying
     for entry in entries:
         if entry[NUMBER] in dying:
@@ -139,7 +144,7 @@ class _Letters(NamedTuple):
             published=broker.timers.now,
         )
         letter = (edited + content[header_size:], len(edited), origin, framing)
-        broker.enqueue(targets, [letter])
+        self.vhost.enqueue(targets, letter)
 
     def _without_cycles(self, queues: list[Queue], history: Deaths) -> list[Queue]:
         if self.reason == REJECTED:
@@ -221,9 +226,9 @@ def _is_cycle(queue: str, history: Deaths) -> bool:
     return False
 
 
-def carbon_copies(headers: Table) -> Iterable[str]:
+def carbon_copies(headers: Table, name: str = "CC") -> Iterable[str]:
     """The further routing keys of a message with these headers."""
-    field = headers.get("CC")
+    field = headers.get(name)
     if field is None or field.type != "array":
         return []
     items = cast("list[Field]", field.value)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from broker.core.delayed import Delayed
 from broker.core.exchange import Destination, Exchange
 from broker.core.history import History
 from broker.core.policies import Policy, make_policy, policy_text
@@ -121,6 +122,8 @@ def queue_definition(queue: Queue) -> Definition:
     }
     if isinstance(queue, History):
         table["exchange"] = _text(queue.exchange.name)
+    elif isinstance(queue, Delayed):
+        table["delayed_at"] = _text(queue.exchange.name)
     if isinstance(queue, PriorityQueue):
         # By priority: the ids that its messages have in the log, beside its own.
         ids = queue.stored_lanes()
@@ -200,6 +203,8 @@ def make_all(
         queue: Queue | None
         if "exchange" in table:
             queue = _make_history(broker, vhost.exchanges.get(_string(table, "exchange")))
+        elif "delayed_at" in table:
+            queue = _make_delayed(vhost, vhost.exchanges.get(_string(table, "delayed_at")))
         else:
             queue = _make_queue(broker, vhost, table)
         if queue is not None:
@@ -276,6 +281,14 @@ def _make_history(broker: Broker, exchange: Exchange | None) -> History | None:
         return None
     exchange.history = History(broker, exchange)
     return exchange.history
+
+
+def _make_delayed(vhost: VHost, exchange: Exchange | None) -> Delayed | None:
+    if exchange is None:
+        return None
+    exchange.delayed = Delayed(vhost.broker, exchange)
+    vhost.has_delayed = True
+    return exchange.delayed
 
 
 def _make_binding(vhost: VHost, table: Table, queues: Mapping[int, Queue]) -> None:

@@ -11,24 +11,32 @@ from exchanges import EXCHANGE_TYPES, ExchangeArgumentError
 from exchanges import Exchange as Router
 
 if TYPE_CHECKING:
+    from broker.core.delayed import Delayed
     from broker.core.history import History
     from broker.core.queue import Queue
 
 Destination: TypeAlias = "Queue | Exchange"
 
+DELAYED_MESSAGE = "x-delayed-message"
+"""The type of exchanges that route as another type does, when messages are due."""
 _QUEUES_ONLY = frozenset({"x-local-random"})
 """Exchange types to which no exchange can be bound."""
 
 
+def is_type(name: str) -> bool:
+    """Whether there are exchanges of this type."""
+    return name in EXCHANGE_TYPES or name == DELAYED_MESSAGE
+
+
 def check_type(type_name: str) -> None:
     """Raises COMMAND_INVALID for an unknown exchange type."""
-    if type_name not in EXCHANGE_TYPES:
+    if not is_type(type_name):
         raise AMQPError(ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type_name}'")
 
 
 def check_destination(source: Exchange, destination: Destination) -> None:
     """Raises PRECONDITION_FAILED for an exchange where only queues can be bound."""
-    if source.type in _QUEUES_ONLY and isinstance(destination, Exchange):
+    if source.routing_type in _QUEUES_ONLY and isinstance(destination, Exchange):
         raise AMQPError(ReplyCode.PRECONDITION_FAILED, "Destination not found")
 
 
@@ -40,21 +48,26 @@ def label_of(destination: Destination) -> str:
 
 class Exchange:
     """An exchange of one virtual host. `alternate` names where unrouted messages go; `policy` is
-    the definition that holds for it.
+    the definition that holds for it. It routes as its `routing_type` does, and if it `delays`, what
+    is to be delayed waits here until then.
 
-    Raises PRECONDITION_FAILED for arguments that its type does not take.
+    Raises PRECONDITION_FAILED for arguments that its type does not take, COMMAND_INVALID for an
+    unknown type in them.
     """
 
     __slots__ = (
         "alternate",
         "arguments",
         "auto_delete",
+        "delayed",
+        "delays",
         "durable",
         "history",
         "internal",
         "name",
         "policy",
         "router",
+        "routing_type",
         "type",
         "vhost_name",
     )
@@ -77,9 +90,12 @@ class Exchange:
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments: Table = arguments or {}
-        self.router: Router[Destination] = _make_router(type_name, self.arguments)
+        self.routing_type = _routing_type(type_name, self.arguments)
+        self.router: Router[Destination] = _make_router(self.routing_type, self.arguments)
         # What is kept for who is bound later; who makes the exchange, sets it.
         self.history: History | None = None
+        # What waits here; None until something does.
+        self.delayed: Delayed | None = None
         self.apply_policy({})
 
     def apply_policy(self, definition: Mapping[str, object]) -> None:
@@ -88,6 +104,27 @@ class Exchange:
         argument = self.arguments.get("alternate-exchange")
         alternate = argument.value if argument else definition.get("alternate-exchange")
         self.alternate: str | None = None if alternate is None else str(alternate)
+        is_delayed = definition.get("delayed-message") is True
+        self.delays = is_delayed or self.type == DELAYED_MESSAGE
+
+
+def _routing_type(type_name: str, arguments: Table) -> str:
+    """Texts of RabbitMQ's delayed message plugin (rabbit_exchange_type_delayed_message)."""
+    if type_name != DELAYED_MESSAGE:
+        return type_name
+    field = arguments.get("x-delayed-type")
+    if field is None or field.type not in ("longstr", "binary"):
+        raise _invalid("'x-delayed-type' must be an existing exchange type")
+    value = field.value
+    name = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    if name == DELAYED_MESSAGE:
+        raise _invalid(f"'{DELAYED_MESSAGE}' can't be used for 'x-delayed-type'")
+    check_type(name)
+    return name
+
+
+def _invalid(text: str) -> AMQPError:
+    return AMQPError(ReplyCode.PRECONDITION_FAILED, f"Invalid argument, {text}")
 
 
 def _make_router(type_name: str, arguments: Table) -> Router[Destination]:

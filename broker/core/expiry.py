@@ -143,18 +143,24 @@ class Expiry:
     def on_time(self, now: int) -> None:
         """Messages are due."""
         queue = self.queue
-        expired = self._take(self._deadlines.take(now, EXPIRED_AT_ONCE))
-        while len(expired) < EXPIRED_AT_ONCE:
+        expired = self.take_due(now, EXPIRED_AT_ONCE)
+        if expired:
+            bury(queue, expired, EXPIRED)
+
+    def take_due(self, now: int, most: int) -> list[Entry]:
+        """Takes messages that are due, at most so many; the others are due in the next turn at the
+        earliest."""
+        queue = self.queue
+        due = self._take(self._deadlines.take(now, most))
+        while len(due) < most:
             deadline = self._first_deadline()
             if deadline is None or deadline > now:
                 break
-            expired.append(take_first(queue))
+            due.append(take_first(queue))
         self._count()
-        # The next ones are due in the next turn at the earliest.
-        due = self._next()
-        queue.broker.timers.set(self, due if due is None else max(due, now + 1))
-        if expired:
-            bury(queue, expired, EXPIRED)
+        then = self._next()
+        queue.broker.timers.set(self, then if then is None else max(then, now + 1))
+        return due
 
     def _take(self, numbers: list[int]) -> list[Entry]:
         """Takes what of these is ready, wherever it is."""

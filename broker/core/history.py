@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from broker.core.dead_letters import carbon_copies
+from broker.core.delayed import apart
 from broker.core.exchange import Destination, Exchange
 from broker.core.limits import is_full, is_over
 from broker.core.lines import first, take_first
@@ -148,7 +149,9 @@ class History(Queue):
             header = header_of(message)
             copies = carbon_copies(properties.headers_table(header))
             keys = [message[ORIGIN][ROUTING_KEY], *copies]
-            targets, _ = vhost.route(destination, keys, header)
+            found, _ = vhost.route(destination, keys, header)
+            waiting, targets = apart(found)
+            vhost.enqueue(waiting, message)
             self._enqueue([queue for queue in targets if queue is not self], [message])
 
     def _enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> None:

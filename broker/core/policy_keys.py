@@ -131,11 +131,6 @@ OPERATOR_KEYS = frozenset(
 )
 """What an operator policy may say."""
 
-_NOT_YET = frozenset(
-    {
-        "delayed-message",
-    }
-)
 _IGNORED = frozenset(
     {
         "max-in-memory-length",
@@ -167,11 +162,7 @@ _IGNORED = frozenset(
 
 def without_effect(definition: Mapping[str, object]) -> list[str]:
     """The keys of this definition that are accepted and do nothing (yet)."""
-    return sorted(
-        key
-        for key in definition
-        if key in _IGNORED or key in _NOT_YET or f"x-{key}" in WITHOUT_EFFECT
-    )
+    return sorted(key for key in definition if key in _IGNORED or f"x-{key}" in WITHOUT_EFFECT)
 
 
 def wrong_definition(definition: object, *, is_operator: bool) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import definitions, records
 from broker.core.batches import Batches
+from broker.core.delayed import Delayed
 from broker.core.history import History
 from broker.core.journal import Journal
 from broker.core.lanes import Lane
@@ -173,7 +174,7 @@ class Recovery:
         for queue_id, queue in queues.items():
             lasting = self._queue(queue_id)
             lasting.end_recovery()
-            if not isinstance(queue, History | Lane):
+            if not isinstance(queue, Delayed | History | Lane):
                 broker.vhosts[queue.vhost_name].policies.apply(queue)
             restore(queue, lasting)
         broker.next_queue_id = self._seen + 1

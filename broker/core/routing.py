@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
+from broker.core.delay import delay_of
 from broker.core.exchange import Destination, Exchange, header_values
 from broker.wire import properties
 from broker.wire.table import Table, plain
@@ -28,14 +29,20 @@ _NO_STORE = "x-recent-history-no-store"
 class Passage:
     """A message that is being routed: its routing keys, and what its header frame says. Without
     one (`header` is empty) it has neither headers nor properties. `steps` is how many it took, as
-    they will be for others like it."""
+    they will be for others like it. One that `has_waited` is not delayed again."""
 
-    __slots__ = ("_compared", "_header", "_headers", "_random_bytes", "keys", "steps")
+    __slots__ = ("_compared", "_header", "_headers", "_random_bytes", "has_waited", "keys", "steps")
 
     def __init__(
-        self, keys: Sequence[str], header: bytes, random_bytes: Callable[[int], bytes]
+        self,
+        keys: Sequence[str],
+        header: bytes,
+        random_bytes: Callable[[int], bytes],
+        *,
+        has_waited: bool = False,
     ) -> None:
         self.keys = keys
+        self.has_waited = has_waited
         self.steps = 0
         self._header = header
         self._random_bytes = random_bytes
@@ -66,6 +73,10 @@ class Passage:
             return True
         field = self.headers.get(_NO_STORE)
         return field is None or field.type != "bool" or field.value is not True
+
+    def is_delayed(self, now: int) -> bool:
+        """Whether it has to wait at an exchange that delays messages."""
+        return not self.has_waited and delay_of(self._header, now) > 0
 
     def key_from(self, source: KeySource) -> str:
         """The key that an exchange asks for which takes only one."""
@@ -98,14 +109,19 @@ class Passage:
 def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[list[Queue], bool]:
     """The queues a message goes to, each once: through exchange-to-exchange bindings (each
     exchange once, so that cycles end) and alternate exchanges. And whether this holds for
-    every message with these keys, whatever else it says. What only keeps it for others (`History`)
-    comes last."""
+    every message with these keys, whatever else it says. Where it waits instead (`Delayed`) is
+    among them; what only keeps it for others (`History`) comes last."""
     queues: dict[Queue, None] = {}
     histories: list[Queue] = []
     seen = {exchange}
     work = [exchange]
     is_fixed = True
     for current in work:
+        if current.delays:
+            is_fixed = False
+            if message.is_delayed(vhost.broker.timers.now):
+                queues[vhost.delayed_of(current)] = None
+                continue
         router = current.router
         is_fixed = is_fixed and router.is_fixed
         found = _destinations(vhost, current, message)

@@ -12,11 +12,13 @@ from broker.core.definitions import (
     exchange_definition,
     queue_definition,
 )
+from broker.core.delayed import Delayed, apart, shown, waiting_from
 from broker.core.exchange import Destination, Exchange, binding_arguments, check_destination
 from broker.core.history import History
 from broker.core.lanes import Lane
 from broker.core.lasting import Lasting
 from broker.core.live_policies import LivePolicies
+from broker.core.message import Message
 from broker.core.policies import Policy
 from broker.core.priorities import PriorityQueue, make_queue
 from broker.core.queue import Owner, Queue
@@ -55,6 +57,8 @@ class VHost:
                 name, exchange, kind, durable=True, internal=internal
             )
         self.policies = LivePolicies(self)
+        # Whether any exchange ever had a message that waits.
+        self.has_delayed = False
         # Which exchanges a destination is bound to, and how often: deleting it asks only these.
         self._sources: dict[Destination, dict[Exchange, int]] = {}
         # The bindings that last, as they were written, by key.
@@ -137,8 +141,9 @@ class VHost:
                 self._erase_bindings(gone, destination)
             if gone.durable:
                 self.broker.undefine(exchange_definition(gone))
-            if gone.history is not None:
-                self._close_queue(gone.history)
+            for kept in (gone.history, gone.delayed):
+                if kept is not None:
+                    self._close_queue(kept)
             leaving += self._unbind_everywhere(gone)
 
     # Queues
@@ -257,7 +262,9 @@ class VHost:
 
     def all_queues(self) -> list[Queue]:
         """Every queue, and what exchanges keep."""
-        kept = [exchange.history for exchange in self.exchanges.values() if exchange.history]
+        kept: list[Queue] = []
+        for exchange in self.exchanges.values():
+            kept += filter(None, (exchange.history, exchange.delayed))
         return [*self.queues.values(), *kept]
 
     def _close_queue(self, queue: Queue) -> None:
@@ -379,3 +386,21 @@ class VHost:
         need not be given."""
         passage = Passage(routing_keys, header, self.broker.random_bytes)
         return find_queues(self, exchange, passage)
+
+    def delayed_of(self, exchange: Exchange) -> Delayed:
+        """What waits at this exchange."""
+        if exchange.delayed is None:
+            exchange.delayed = Delayed(self.broker, exchange)
+            self.has_delayed = True
+            self._store_queue(exchange.delayed)
+        return exchange.delayed
+
+    def enqueue(self, queues: Sequence[Queue], message: Message) -> None:
+        """Adds a message where `route` says it goes; where it waits, it does so from now on."""
+        if self.has_delayed:
+            waiting, queues = apart(queues)
+            if waiting:
+                self.broker.enqueue(waiting, [waiting_from(message, self.broker.timers.now)])
+                message = shown(message)
+        if queues:
+            self.broker.enqueue(queues, [message])

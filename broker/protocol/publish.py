@@ -6,11 +6,11 @@ user-id, expiration, CC and BCC, route (rabbit_channel, handle_method of 'basic.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, cast
 
-from broker.core.arguments import check_expiry, is_quorum
+from broker.core.arguments import is_quorum
 from broker.core.dead_letters import MAXLEN, dead_letter
+from broker.core.delayed import apart, shown, waiting_from, with_blind_copies
 from broker.core.exchange import Exchange
 from broker.core.history import History
 from broker.core.limits import is_full
@@ -30,11 +30,10 @@ from broker.core.routing import Passage, find_queues
 from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.errors import AMQPError, ReplyCode, exchange_title, storage_failed
 from broker.protocol.assembly import PUBLISH
+from broker.protocol.publish_checks import check_and_edit, sender_keys
 from broker.wire import properties
 from broker.wire.frames import CONTENT_HEADER
-from broker.wire.methods import commands, decode_method, shortstr
-from broker.wire.table import Field, Table
-from exchanges.erlang import erlang_string
+from broker.wire.methods import commands, decode_method
 
 if TYPE_CHECKING:
     from broker.protocol.channel import Channel
@@ -194,7 +193,7 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
     """Publishes one message whose properties say something to the broker."""
     content, header_size, origin, framing = message
     header = content[:header_size]
-    edited = _check_and_edit(channel, header)
+    edited = check_and_edit(channel, header)
     if channel.connection.broker.lasts and (
         route.all_last
         or properties.is_persistent(header, CONTENT_HEADER.size, properties.flags_of(header))
@@ -205,9 +204,10 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
     if expiration is not None:
         origin = with_time(origin, channel.connection.broker.timers.now, int(expiration))
     message = (edited + content[header_size:], len(edited), origin, framing)
-    keys = [origin[1], *_sender_keys(header)]
+    keys = [origin[1], *sender_keys(header)]
     _count_received(channel, 1)
     queues = _queues_of(channel, route, message, keys)
+    message = with_blind_copies(message, header, queues)
     if channel.transaction is not None:
         channel.transaction.publish(route, [message], queues)
     else:
@@ -220,8 +220,8 @@ def check(channel: Channel, route: Route, header: bytes, flags: int) -> bool:
     resolve(channel, route)
     if not is_special(flags, header):
         return False
-    _check_and_edit(channel, header)
-    _sender_keys(header)
+    check_and_edit(channel, header)
+    sender_keys(header)
     return True
 
 
@@ -261,6 +261,14 @@ def _queues_of(
 
 def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Queue]) -> bool:
     """Publishes one message. False if a queue refused it."""
+    if channel.vhost.has_delayed:
+        waiting, queues = apart(queues)
+        if waiting:
+            now = channel.connection.broker.timers.now
+            _append(channel, waiting, [waiting_from(message, now)])
+            message = shown(message)
+            if not queues and not route.mandatory:
+                return True
     if not queues or isinstance(queues[0], History):
         # What only keeps it for others comes last: nobody gets it.
         _not_routed(channel, route, [message])
@@ -333,67 +341,3 @@ def _not_routed(channel: Channel, route: Route, messages: list[Message]) -> None
     channel.connection.broker.run_deliveries()
     for message in messages:
         channel.return_message(message, ReplyCode.NO_ROUTE, "NO_ROUTE")
-
-
-def _check_and_edit(channel: Channel, header: bytes) -> bytes:
-    """The header frame as consumers get it: BCC cut out, direct reply-to made an address."""
-    flags = properties.flags_of(header)
-    edited = header
-    if flags & properties.REPLY_TO:
-        reply_to = properties.text_property(header, properties.REPLY_TO)
-        if reply_to == REPLY_TO_NAME:
-            token = channel.reply_token
-            if token is None:
-                raise _refused("fast reply consumer does not exist")
-            edited = properties.replace_property(
-                header, properties.REPLY_TO, shortstr(f"{REPLY_TO_NAME}.{token}")
-            )
-    if flags & properties.USER_ID:
-        _check_user_id(channel, properties.text_property(header, properties.USER_ID) or "")
-    if flags & properties.EXPIRATION:
-        _check_expiration(properties.text_property(header, properties.EXPIRATION) or "")
-    if flags & properties.HEADERS and "BCC" in properties.headers_table(header):
-        edited = properties.without_header(edited, "BCC")
-    return edited
-
-
-def _refused(text: str) -> AMQPError:
-    return AMQPError(ReplyCode.PRECONDITION_FAILED, text, PUBLISH)
-
-
-def _check_expiration(text: str) -> None:
-    """Texts of rabbit_basic:parse_expiration/1."""
-    number = re.match(r"[+-]?[0-9]+", text)
-    if number is None:
-        raise _refused(f"invalid expiration '{text}': no_integer")
-    if number.end() < len(text):
-        rest = erlang_string(text[number.end() :])
-        raise _refused(f"invalid expiration '{text}': {{leftover_string,{rest}}}")
-    wrong = check_expiry(int(text))
-    if wrong:
-        raise _refused(f"invalid expiration '{text}': {wrong}")
-
-
-def _check_user_id(channel: Channel, claimed: str) -> None:
-    user = channel.connection.user
-    if claimed != user.name and "impersonator" not in user.tags:
-        raise _refused(
-            f"user_id property set to '{claimed}' but authenticated user was '{user.name}'"
-        )
-
-
-def _sender_keys(header: bytes) -> list[str]:
-    """The further routing keys in CC and BCC (RabbitMQ, "Sender-selected Distribution")."""
-    headers: Table = properties.headers_table(header)
-    keys: list[str] = []
-    for name in ("CC", "BCC"):
-        field = headers.get(name)
-        if field is None:
-            continue
-        if field.type != "array":
-            raise _refused(
-                f'invalid message: {{unacceptable_type_in_header,"{name}",{field.type}}}'
-            )
-        items = cast("list[Field]", field.value)
-        keys += [str(item.value) for item in items if item.type == "longstr"]
-    return keys

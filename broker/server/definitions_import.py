@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from broker.core.broker import Broker
-from broker.core.exchange import Destination
+from broker.core.exchange import Destination, is_type
 from broker.core.users import User, hash_password
 from broker.core.vhost import VHost
 from broker.errors import AMQPError, ReplyCode
@@ -27,7 +27,6 @@ from broker.server.definitions_file import (
     table,
 )
 from broker.server.log import printable
-from exchanges import EXCHANGE_TYPES
 
 LOG = logging.getLogger("leveret.server")
 
@@ -156,7 +155,7 @@ class _Import:
         is_new = item.name not in vhost.exchanges
         if item.name == "":
             return
-        if item.type not in EXCHANGE_TYPES:
+        if not is_type(item.type):
             self._left.append(f"exchange '{item.name}' in vhost '{item.vhost}' of type {item.type}")
             return
         try:

@@ -1,0 +1,234 @@
+"""Delayed messages: what waits at an exchange until it is due, and is routed then.
+
+They are a queue that nobody consumes from and nobody can name. Its messages have their delay for a
+time to live, so what holds for messages with an expiration holds for them: any of them may be due
+first, they are paged out when memory is short, those that are persistent last if the exchange does,
+and after a restart the log says when they are due. But what is due here does not die: it is routed
+by the exchange, and the queue lets go of it in the same batch of the log in which it is in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from broker.core import delay
+from broker.core.dead_letters import carbon_copies, let_go
+from broker.core.expiry import Expiry
+from broker.core.lines import discard, ready_numbers, use_sparse
+from broker.core.message import (
+    CONTENT,
+    HEADER_SIZE,
+    MESSAGE,
+    NUMBER,
+    ORIGIN,
+    PUBLISHED,
+    ROUTING_KEY,
+    TTL,
+    Entry,
+    Message,
+    body_bytes,
+    header_of,
+    with_time,
+)
+from broker.core.queue import Queue
+from broker.core.reading import BARE, is_bare, read_contents
+from broker.core.routing import Passage, find_queues
+from broker.wire import properties
+
+if TYPE_CHECKING:
+    from broker.core.broker import Broker
+    from broker.core.exchange import Exchange
+
+RELEASED_AT_ONCE: Final = 200
+"""Messages of one exchange that are routed in one turn: some 10 ms."""
+_BCC: Final = "BCC"
+
+
+class Waiting(NamedTuple):
+    """A delayed message. `number` is its id, `due` message time in milliseconds, `size` the octets
+    of its body."""
+
+    number: int
+    due: int
+    routing_keys: list[str]
+    size: int
+
+
+class Release(Expiry):
+    """When the messages of one exchange are due."""
+
+    __slots__ = ()
+
+    def on_time(self, now: int) -> None:
+        """Messages are due."""
+        queue = self.queue
+        assert isinstance(queue, Delayed)
+        if queue.is_releasing:
+            # The next ones are not to pass those that are being read.
+            return
+        due = self.take_due(now, RELEASED_AT_ONCE)
+        if due:
+            queue.release(due)
+
+
+class Delayed(Queue):
+    """What waits at one exchange."""
+
+    __slots__ = ("exchange", "is_releasing")
+
+    def __init__(self, broker: Broker, exchange: Exchange) -> None:
+        super().__init__(
+            broker,
+            exchange.vhost_name,
+            f"delayed messages of exchange {exchange.name}",
+            durable=exchange.durable,
+        )
+        self.exchange = exchange
+        # Whether messages that are due are being read.
+        self.is_releasing = False
+        self.expiry = Release(self)
+        use_sparse(self)
+
+    def publish(self, messages: list[Message], size: int) -> None:
+        """Messages begin to wait; nobody counts that as routing them."""
+        super().publish(messages, size)
+        self.broker.counters.messages_routed -= len(messages)
+
+    def release(self, entries: Sequence[Entry]) -> None:
+        """These messages, which left the line, are due: they are routed, in order."""
+        if not any(map(is_bare, entries)):
+            self._route(entries)
+            return
+        self.is_releasing = True
+
+        def filled(whole: list[Entry]) -> None:
+            self.is_releasing = False
+            if not self.is_deleted:
+                self._route(whole)
+                self.touch()
+
+        read_contents(self, list(entries), filled)
+
+    def _route(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._send(entry[MESSAGE])
+        let_go(self, entries)
+
+    def _send(self, message: Message) -> None:
+        content, header_size, origin, framing = message
+        broker = self.broker
+        keys = _keys(message)
+        header = without_blind_copies(delay.released(content[:header_size]))
+        vhost = broker.vhosts[self.vhost_name]
+        passage = Passage(keys, header, broker.random_bytes, has_waited=True)
+        targets, _ = find_queues(vhost, self.exchange, passage)
+        if not targets:
+            broker.counters.messages_unroutable_dropped += 1
+            return
+        expiration = properties.text_property(header, properties.EXPIRATION)
+        ttl = None if expiration is None else int(expiration)
+        origin = with_time(origin, broker.timers.now, ttl)
+        broker.enqueue(targets, [(header + content[header_size:], len(header), origin, framing)])
+
+    # For who looks after them
+
+    def browse(
+        self, callback: Callable[[list[Waiting]], None], start: int = 0, most: int = 100
+    ) -> None:
+        """Calls back with the first messages whose ids are `start` or more, at most so many, in the
+        order in which they came; later, if some have to be read first."""
+        dying = self.dying
+        numbers = (n for n in ready_numbers(self) if n >= start and n not in dying)
+        wanted = list(islice(numbers, most))
+        found = {entry[NUMBER]: entry for entry in self._in_memory(set(wanted))}
+        entries = [found.get(number, (number, BARE, 0)) for number in wanted]
+
+        def filled(whole: list[Entry]) -> None:
+            callback([_waiting(entry) for entry in whole if not is_bare(entry)])
+
+        read_contents(self, entries, filled)
+
+    def _in_memory(self, numbers: set[int]) -> Iterable[Entry]:
+        lines = [self.ready]
+        if self.paged is not None:
+            lines += [self.paged.tail, self.paged.fresh]
+        for line in lines:
+            for entry in line:
+                if entry[NUMBER] in numbers:
+                    yield entry
+
+    def cancel(self, number: int) -> bool:
+        """Drops the message with this id. False if it does not wait here (any more)."""
+        entry = discard(self, number)
+        if entry is not None:
+            let_go(self, [entry])
+        return entry is not None
+
+    def send_now(self, number: int) -> bool:
+        """Routes the message with this id now. False if it does not wait here (any more)."""
+        entry = discard(self, number)
+        if entry is not None:
+            self.release([entry])
+        return entry is not None
+
+
+def _waiting(entry: Entry) -> Waiting:
+    number, message, _ = entry
+    published, ttl = message[ORIGIN][PUBLISHED], message[ORIGIN][TTL]
+    assert published is not None
+    assert ttl is not None
+    return Waiting(number, published + ttl, _keys(message), body_bytes(message))
+
+
+def _keys(message: Message) -> list[str]:
+    """All routing keys of a delayed message."""
+    key = message[ORIGIN][ROUTING_KEY]
+    header = header_of(message)
+    if b"CC" not in header:
+        return [key]
+    headers = properties.headers_table(header)
+    return [key, *carbon_copies(headers), *carbon_copies(headers, _BCC)]
+
+
+def apart(queues: Sequence[Queue]) -> tuple[list[Queue], list[Queue]]:
+    """Where a message waits, and the queues that it goes to at once."""
+    waiting: list[Queue] = [queue for queue in queues if isinstance(queue, Delayed)]
+    return waiting, [queue for queue in queues if not isinstance(queue, Delayed)]
+
+
+def waiting_from(message: Message, now: int) -> Message:
+    """A message that begins to wait now."""
+    content, header_size, origin, framing = message
+    milliseconds = delay.delay_of(header_of(message), now)
+    return content, header_size, with_time(origin, now, milliseconds), framing
+
+
+def with_blind_copies(message: Message, header: bytes, queues: Sequence[Queue]) -> Message:
+    """What is stored of a message that came with this header frame: if it waits at an exchange, it
+    has its BCC until it is routed."""
+    if b"\x03BCC" not in header or not any(isinstance(queue, Delayed) for queue in queues):
+        return message
+    copies = properties.headers_table(header).get(_BCC)
+    if copies is None:
+        return message
+    content, header_size, origin, framing = message
+    edited = properties.with_headers(content[:header_size], {_BCC: copies})
+    return edited + content[header_size:], len(edited), origin, framing
+
+
+def shown(message: Message) -> Message:
+    """A message as others than its exchange may see it."""
+    header = header_of(message)
+    edited = without_blind_copies(header)
+    if edited is header:
+        return message
+    return edited + message[CONTENT][message[HEADER_SIZE] :], len(edited), *message[ORIGIN:]
+
+
+def without_blind_copies(header: bytes) -> bytes:
+    """A header frame without BCC."""
+    if b"\x03BCC" in header and _BCC in properties.headers_table(header):
+        return properties.without_header(header, _BCC)
+    return header

@@ -1,0 +1,82 @@
+"""What the properties of a publish say to the broker: checked as RabbitMQ does, with its texts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+from broker.core.arguments import check_expiry
+from broker.core.reply import REPLY_TO_NAME
+from broker.errors import AMQPError, ReplyCode
+from broker.protocol.assembly import PUBLISH
+from broker.wire import properties
+from broker.wire.methods import shortstr
+from broker.wire.table import Field, Table
+from exchanges.erlang import erlang_string
+
+if TYPE_CHECKING:
+    from broker.protocol.channel import Channel
+
+
+def check_and_edit(channel: Channel, header: bytes) -> bytes:
+    """The header frame as consumers get it: BCC cut out, direct reply-to made an address."""
+    flags = properties.flags_of(header)
+    edited = header
+    if flags & properties.REPLY_TO:
+        reply_to = properties.text_property(header, properties.REPLY_TO)
+        if reply_to == REPLY_TO_NAME:
+            token = channel.reply_token
+            if token is None:
+                raise _refused("fast reply consumer does not exist")
+            edited = properties.replace_property(
+                header, properties.REPLY_TO, shortstr(f"{REPLY_TO_NAME}.{token}")
+            )
+    if flags & properties.USER_ID:
+        _check_user_id(channel, properties.text_property(header, properties.USER_ID) or "")
+    if flags & properties.EXPIRATION:
+        _check_expiration(properties.text_property(header, properties.EXPIRATION) or "")
+    if flags & properties.HEADERS and "BCC" in properties.headers_table(header):
+        edited = properties.without_header(edited, "BCC")
+    return edited
+
+
+def _refused(text: str) -> AMQPError:
+    return AMQPError(ReplyCode.PRECONDITION_FAILED, text, PUBLISH)
+
+
+def _check_expiration(text: str) -> None:
+    """Texts of rabbit_basic:parse_expiration/1."""
+    number = re.match(r"[+-]?[0-9]+", text)
+    if number is None:
+        raise _refused(f"invalid expiration '{text}': no_integer")
+    if number.end() < len(text):
+        rest = erlang_string(text[number.end() :])
+        raise _refused(f"invalid expiration '{text}': {{leftover_string,{rest}}}")
+    wrong = check_expiry(int(text))
+    if wrong:
+        raise _refused(f"invalid expiration '{text}': {wrong}")
+
+
+def _check_user_id(channel: Channel, claimed: str) -> None:
+    user = channel.connection.user
+    if claimed != user.name and "impersonator" not in user.tags:
+        raise _refused(
+            f"user_id property set to '{claimed}' but authenticated user was '{user.name}'"
+        )
+
+
+def sender_keys(header: bytes) -> list[str]:
+    """The further routing keys in CC and BCC (RabbitMQ, "Sender-selected Distribution")."""
+    headers: Table = properties.headers_table(header)
+    keys: list[str] = []
+    for name in ("CC", "BCC"):
+        field = headers.get(name)
+        if field is None:
+            continue
+        if field.type != "array":
+            raise _refused(
+                f'invalid message: {{unacceptable_type_in_header,"{name}",{field.type}}}'
+            )
+        items = cast("list[Field]", field.value)
+        keys += [str(item.value) for item in items if item.type == "longstr"]
+    return keys
