@@ -21,7 +21,9 @@ DELAY_MAX_MS: Final = 2**62
 _LONG_MAX: Final = 2**63 - 1
 _OCTETS: Final = DELAY.encode(), DELIVER_AT.encode()
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
-_SIGNED: Final = frozenset({"byte", "short", "signedint", "long"})
+_SIGNED: Final = {"byte": 1, "short": 2, "signedint": 4, "long": 8}
+"""Types that can be negative, and their octets."""
+_LABEL: Final = bytes([len(DELAY)]) + _OCTETS[0]
 
 
 def delay_of(header: bytes, now: int) -> int:
@@ -29,10 +31,9 @@ def delay_of(header: bytes, now: int) -> int:
     not to. An `x-delay` that says a number counts more than an `x-deliver-at`."""
     if _OCTETS[0] not in header and _OCTETS[1] not in header:
         return 0
-    headers = properties.headers_table(header)
-    delay = _milliseconds(headers.get(DELAY))
+    delay = _milliseconds(properties.header_field(header, DELAY))
     if delay is None:
-        time = _time(headers.get(DELIVER_AT))
+        time = _time(properties.header_field(header, DELIVER_AT))
         delay = 0 if time is None else time - now
     return min(max(delay, 0), DELAY_MAX_MS)
 
@@ -42,12 +43,17 @@ def released(header: bytes) -> bytes:
     not delayed again, and consumers see that it was (as RabbitMQ's plugin has it)."""
     if _OCTETS[0] not in header:
         return header
-    field = properties.headers_table(header).get(DELAY)
+    field = properties.header_field(header, DELAY)
     delay = _milliseconds(field)
     if field is None or delay is None or delay <= 0:
         return header
-    kind = field.type if field.type in _SIGNED else "long"
-    return properties.with_headers(header, {DELAY: Field(kind, -min(delay, _LONG_MAX))})
+    size = _SIGNED.get(field.type)
+    if size is None or header.count(_LABEL) > 1:
+        kind = "long" if size is None else field.type
+        return properties.with_headers(header, {DELAY: Field(kind, -min(delay, _LONG_MAX))})
+    # It can only be there: one octet says its type.
+    at = header.index(_LABEL) + len(_LABEL) + 1
+    return header[:at] + (-delay).to_bytes(size, "big", signed=True) + header[at + size :]
 
 
 def _milliseconds(field: Field | None) -> int | None:

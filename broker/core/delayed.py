@@ -28,6 +28,7 @@ from broker.core.message import (
     TTL,
     Entry,
     Message,
+    Origin,
     body_bytes,
     header_of,
     with_time,
@@ -112,25 +113,11 @@ class Delayed(Queue):
         read_contents(self, list(entries), filled)
 
     def _route(self, entries: Sequence[Entry]) -> None:
+        routing = _Routing(self)
         for entry in entries:
-            self._send(entry[MESSAGE])
+            routing.send(entry[MESSAGE])
+        routing.flush()
         let_go(self, entries)
-
-    def _send(self, message: Message) -> None:
-        content, header_size, origin, framing = message
-        broker = self.broker
-        keys = _keys(message)
-        header = without_blind_copies(delay.released(content[:header_size]))
-        vhost = broker.vhosts[self.vhost_name]
-        passage = Passage(keys, header, broker.random_bytes, has_waited=True)
-        targets, _ = find_queues(vhost, self.exchange, passage)
-        if not targets:
-            broker.counters.messages_unroutable_dropped += 1
-            return
-        expiration = properties.text_property(header, properties.EXPIRATION)
-        ttl = None if expiration is None else int(expiration)
-        origin = with_time(origin, broker.timers.now, ttl)
-        broker.enqueue(targets, [(header + content[header_size:], len(header), origin, framing)])
 
     # For who looks after them
 
@@ -172,6 +159,57 @@ class Delayed(Queue):
         if entry is not None:
             self.release([entry])
         return entry is not None
+
+
+class _Routing:
+    """Messages that are due at one exchange on their way into queues. Those of one origin that go
+    to the same queues, one behind the other, go as one."""
+
+    def __init__(self, delayed: Delayed) -> None:
+        self._broker = delayed.broker
+        self._vhost = delayed.broker.vhosts[delayed.vhost_name]
+        self._exchange = delayed.exchange
+        # Where messages go that differ in nothing but their headers, by routing key.
+        self._known: dict[str, list[Queue]] = {}
+        self._origin: Origin | None = None
+        self._framing = 0
+        self._targets: list[Queue] = []
+        self._run: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        """Routes one."""
+        content, header_size, before, framing = message
+        raw = content[:header_size]
+        header = without_blind_copies(delay.released(raw))
+        targets = self._targets_of(message, header)
+        if not targets:
+            self._broker.counters.messages_unroutable_dropped += 1
+            return
+        expiration = properties.text_property(header, properties.EXPIRATION)
+        ttl = None if expiration is None else int(expiration)
+        origin = with_time(before, self._broker.timers.now, ttl)
+        if origin != self._origin or framing != self._framing or targets != self._targets:
+            self.flush()
+            self._origin, self._framing, self._targets = origin, framing, targets
+        if header is not raw:
+            content, header_size = header + content[header_size:], len(header)
+        self._run.append((content, header_size, self._origin, framing))
+
+    def _targets_of(self, message: Message, header: bytes) -> list[Queue]:
+        keys = _keys(message)
+        if len(keys) == 1 and keys[0] in self._known:
+            return self._known[keys[0]]
+        passage = Passage(keys, header, self._broker.random_bytes, has_waited=True)
+        targets, is_fixed = find_queues(self._vhost, self._exchange, passage)
+        if is_fixed and len(keys) == 1:
+            self._known[keys[0]] = targets
+        return targets
+
+    def flush(self) -> None:
+        """What was routed so far is in its queues."""
+        if self._run:
+            self._broker.enqueue(self._targets, self._run)
+            self._run = []
 
 
 def _waiting(entry: Entry) -> Waiting:

@@ -76,7 +76,7 @@ class Passage:
 
     def is_delayed(self, now: int) -> bool:
         """Whether it has to wait at an exchange that delays messages."""
-        return not self.has_waited and delay_of(self._header, now) > 0
+        return delay_of(self._header, now) > 0
 
     def key_from(self, source: KeySource) -> str:
         """The key that an exchange asks for which takes only one."""
@@ -117,7 +117,7 @@ def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[lis
     work = [exchange]
     is_fixed = True
     for current in work:
-        if current.delays:
+        if current.delays and not message.has_waited:
             is_fixed = False
             if message.is_delayed(vhost.broker.timers.now):
                 queues[vhost.delayed_of(current)] = None

@@ -13,11 +13,13 @@ from typing import Final
 
 from broker.wire.frames import CONTENT_HEADER, CONTENT_HEADER_MIN, HEADER, frame
 from broker.wire.table import (
+    Field,
     Table,
     TableError,
     check_table,
     decode_table,
     encode_table,
+    find_field,
     remove_field,
 )
 
@@ -166,6 +168,12 @@ def headers_table(header: bytes) -> Table:
     """The `headers` property of a header frame, with wire types; empty if it is absent."""
     start, end = _find(header, HEADERS)
     return decode_table(header[start + 4 : end]) if start != end else {}
+
+
+def header_field(header: bytes, name: str) -> Field | None:
+    """One top-level entry of the `headers` property of a header frame; None if it is absent."""
+    start, end = _find(header, HEADERS)
+    return find_field(header, start + 4, end, name.encode()) if start != end else None
 
 
 def replace_property(header: bytes, flag: int, octets: bytes | None) -> bytes:

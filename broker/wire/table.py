@@ -220,6 +220,20 @@ def _encode_value(field: Field) -> bytes:
     return code + _PACKERS[name].pack(value)
 
 
+def find_field(octets: bytes, at: int, end: int, name: bytes) -> Field | None:
+    """The top-level field of this name of the table in `octets[at:end]`, which has passed
+    `check_table`; no other is decoded. Of equal names the first counts."""
+    sizes = FIELD_SIZES
+    while at < end:
+        start = at + 1
+        at = start + octets[at]
+        if octets[start:at] == name:
+            return _read_value(octets, at)[0]
+        size = sizes[octets[at]]
+        at += 1 + (size if size >= 0 else 4 + int.from_bytes(octets[at + 1 : at + 5], "big"))
+    return None
+
+
 def remove_field(payload: bytes, name: str) -> bytes:
     """The octets of a table (without the length) with the top-level fields called `name` cut
     out and every other octet as it was. `payload` has passed `check_table`."""

@@ -41,6 +41,19 @@ _RECENT_HISTORY = {
     "bad-length": "406 a length that is no integer from 1 on",
     "restart": "what is kept over a restart",
 }
+_DELAYED = {
+    "due": "a message is routed when it is due, whatever was published before",
+    "header": "x-delay is an integer of any width, a number or a text, and arrives negated",
+    "no-delay": "without one, with 0 or less, with anything else: at once, as it is",
+    "types": "x-delayed-type says how it routes",
+    "routed-late": "the bindings of that time count, for copies too",
+    "mandatory": "a delayed message reaches nothing now, and is returned",
+    "behind": "messages that come through other exchanges are delayed, once",
+    "expiration": "an expiration counts from when a message comes to a queue",
+    "deleted": "what waits goes with its exchange",
+    "bad-type": "406 no x-delayed-type, or itself; 503 one that is unknown",
+    "restart": "what waits outlasts a restart, and comes in time",
+}
 _ALL = {
     "alternate": "without bindings messages are returned, or go to the alternate exchange",
     "exchange-to-exchange": "exchanges behind them, and they behind exchanges",
@@ -54,6 +67,7 @@ EXCHANGE_TYPES: dict[str, str] = {
         ("random", _RANDOM),
         ("local-random", _LOCAL_RANDOM),
         ("recent-history", _RECENT_HISTORY),
+        ("delayed", _DELAYED),
         ("exchange-types", _ALL),
     )
     for name, text in rows.items()
