@@ -19,6 +19,15 @@ Destination: TypeAlias = "Queue | Exchange"
 
 DELAYED_MESSAGE = "x-delayed-message"
 """The type of exchanges that route as another type does, when messages are due."""
+PREDECLARED = (
+    ("amq.direct", "direct", False),
+    ("amq.fanout", "fanout", False),
+    ("amq.topic", "topic", False),
+    ("amq.headers", "headers", False),
+    ("amq.match", "headers", False),
+    ("amq.rabbitmq.trace", "topic", True),
+)
+"""(name, type, internal) of the exchanges every virtual host has, beside the default one."""
 _QUEUES_ONLY = frozenset({"x-local-random"})
 """Exchange types to which no exchange can be bound."""
 

@@ -13,7 +13,13 @@ from broker.core.definitions import (
     queue_definition,
 )
 from broker.core.delayed import Delayed, apart, shown, waiting_from
-from broker.core.exchange import Destination, Exchange, binding_arguments, check_destination
+from broker.core.exchange import (
+    PREDECLARED,
+    Destination,
+    Exchange,
+    binding_arguments,
+    check_destination,
+)
 from broker.core.history import History
 from broker.core.lanes import Lane
 from broker.core.lasting import Lasting
@@ -31,16 +37,6 @@ from exchanges import BindingArgumentError
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
-
-PREDECLARED = (
-    ("amq.direct", "direct", False),
-    ("amq.fanout", "fanout", False),
-    ("amq.topic", "topic", False),
-    ("amq.headers", "headers", False),
-    ("amq.match", "headers", False),
-    ("amq.rabbitmq.trace", "topic", True),
-)
-"""(name, type, internal) of the exchanges every virtual host has, beside the default one."""
 
 
 class VHost:
