@@ -90,3 +90,13 @@ def exchange_title(name: str, vhost: str) -> str:
 def storage_failed(reason: str, method_index: int | None = None) -> AMQPError:
     """What cannot be made durable any more is answered with; 0 names no method."""
     return AMQPError(ReplyCode.INTERNAL_ERROR, f"storage has failed: {reason}", method_index)
+
+
+def resource_locked(title: str) -> AMQPError:
+    """The queue of this title is exclusive to another connection."""
+    return AMQPError(
+        ReplyCode.RESOURCE_LOCKED,
+        f"cannot obtain exclusive access to locked {title}. It could be originally declared on"
+        " another connection or the exclusive property value does not match that of the original"
+        " declaration.",
+    )

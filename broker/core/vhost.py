@@ -31,7 +31,7 @@ from broker.core.queue import Owner, Queue
 from broker.core.recovery import restore
 from broker.core.redeclare import note_without_effect, redeclare_exchange, redeclare_queue
 from broker.core.routing import Passage, find_queues
-from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
+from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title, resource_locked
 from broker.wire.table import Table
 from exchanges import BindingArgumentError
 
@@ -154,12 +154,7 @@ class VHost:
         return queue
 
     def _locked(self, queue: Queue) -> AMQPError:
-        return AMQPError(
-            ReplyCode.RESOURCE_LOCKED,
-            f"cannot obtain exclusive access to locked {queue_title(queue.name, self.name)}. "
-            "It could be originally declared on another connection or the exclusive property "
-            "value does not match that of the original declaration.",
-        )
+        return resource_locked(queue_title(queue.name, self.name))
 
     def declare_queue(
         self,

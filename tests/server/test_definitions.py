@@ -12,9 +12,9 @@ import pika
 import pytest
 
 from broker.core.broker import Broker
+from broker.core.exchange import PREDECLARED
 from broker.core.rules import QueueRules
 from broker.core.users import Permission, User, hash_password
-from broker.core.vhost import PREDECLARED
 from broker.errors import AMQPError
 from broker.wire.table import Field
 from tests.conftest import BrokerProcess
