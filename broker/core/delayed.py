@@ -34,7 +34,7 @@ from broker.core.message import (
     with_time,
 )
 from broker.core.queue import Queue
-from broker.core.reading import BARE, is_bare, read_contents
+from broker.core.reading import BARE, is_bare, read_contents, where
 from broker.core.routing import Passage, find_queues
 from broker.wire import properties
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 RELEASED_AT_ONCE: Final = 200
 """Messages of one exchange that are routed in one turn: some 10 ms."""
+RELEASED_BYTES: Final = 1 << 22
+"""Octets of them that are read, or go into queues, as one."""
 _BCC: Final = "BCC"
 
 
@@ -66,7 +68,7 @@ class Release(Expiry):
         """Messages are due."""
         queue = self.queue
         assert isinstance(queue, Delayed)
-        if queue.is_releasing:
+        if queue.reads:
             # The next ones are not to pass those that are being read.
             return
         due = self.take_due(now, RELEASED_AT_ONCE)
@@ -77,7 +79,7 @@ class Release(Expiry):
 class Delayed(Queue):
     """What waits at one exchange."""
 
-    __slots__ = ("exchange", "is_releasing")
+    __slots__ = ("exchange", "reads")
 
     def __init__(self, broker: Broker, exchange: Exchange) -> None:
         super().__init__(
@@ -87,8 +89,8 @@ class Delayed(Queue):
             durable=exchange.durable,
         )
         self.exchange = exchange
-        # Whether messages that are due are being read.
-        self.is_releasing = False
+        # How many times messages that are due are being read.
+        self.reads = 0
         self.expiry = Release(self)
         use_sparse(self)
 
@@ -102,15 +104,30 @@ class Delayed(Queue):
         if not any(map(is_bare, entries)):
             self._route(entries)
             return
-        self.is_releasing = True
+        self.reads += 1
+        count = self._fitting(entries)
 
         def filled(whole: list[Entry]) -> None:
-            self.is_releasing = False
-            if not self.is_deleted:
-                self._route(whole)
+            self.reads -= 1
+            if self.is_deleted:
+                return
+            self._route(whole)
+            if count < len(entries):
+                self.release(entries[count:])
+            else:
                 self.touch()
 
-        read_contents(self, list(entries), filled)
+        read_contents(self, list(entries[:count]), filled)
+
+    def _fitting(self, entries: Sequence[Entry]) -> int:
+        """How many of these are read as one."""
+        size = 0
+        for count, entry in enumerate(entries):
+            found = where(self, entry[NUMBER]) if is_bare(entry) else None
+            size += found[1].share if found is not None else len(entry[MESSAGE][CONTENT])
+            if size > RELEASED_BYTES:
+                return max(count, 1)
+        return len(entries)
 
     def _route(self, entries: Sequence[Entry]) -> None:
         routing = _Routing(self)
@@ -175,6 +192,7 @@ class _Routing:
         self._framing = 0
         self._targets: list[Queue] = []
         self._run: list[Message] = []
+        self._size = 0
 
     def send(self, message: Message) -> None:
         """Routes one."""
@@ -188,12 +206,15 @@ class _Routing:
         expiration = properties.text_property(header, properties.EXPIRATION)
         ttl = None if expiration is None else int(expiration)
         origin = with_time(before, self._broker.timers.now, ttl)
-        if origin != self._origin or framing != self._framing or targets != self._targets:
+        kind = origin, framing, targets
+        is_other = kind != (self._origin, self._framing, self._targets)
+        if is_other or self._size > RELEASED_BYTES:
             self.flush()
             self._origin, self._framing, self._targets = origin, framing, targets
         if header is not raw:
             content, header_size = header + content[header_size:], len(header)
-        self._run.append((content, header_size, self._origin, framing))
+        self._run.append((content, header_size, self._origin or origin, framing))
+        self._size += len(content)
 
     def _targets_of(self, message: Message, header: bytes) -> list[Queue]:
         keys = _keys(message)
@@ -210,6 +231,7 @@ class _Routing:
         if self._run:
             self._broker.enqueue(self._targets, self._run)
             self._run = []
+            self._size = 0
 
 
 def _waiting(entry: Entry) -> Waiting:

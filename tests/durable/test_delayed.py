@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.core import cleaner, paging
+from broker.core import cleaner, delayed, paging
 from broker.core.delayed import RELEASED_AT_ONCE, Delayed, Waiting
 from broker.core.policies import Policy
 from broker.storage.log import LogState
@@ -211,6 +211,24 @@ def test_many_in_a_log_alone_go_out_by_and_by() -> None:
     site.settle_down()
     wait(site, NOW + 200)
     assert left(site, "q") == [b"%d" % place for place in range(total)]
+
+
+def test_what_is_large_is_read_by_and_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delayed, "RELEASED_BYTES", 2_500)
+    site = DurableSite(now=NOW)
+    client = site.connect()
+    declare(site, client)
+    bodies = [b"%d" % place * size for place, size in enumerate((1000, 1000, 4000, 10, 10, 1000))]
+    for body in bodies:
+        delay(client, body, 100)
+    site.settle_down()
+    site = restarted(site)
+    site.wait_until(NOW + 100)
+    counts = [len(site.log.reads[0][0])]
+    while site.step():
+        counts += [len(site.log.reads[0][0])] if site.log.reads else []
+    assert counts[0] == 2
+    assert left(site, "q") == bodies
 
 
 def test_it_is_tried_again_to_read_what_is_due() -> None:
