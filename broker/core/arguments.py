@@ -16,6 +16,7 @@ _CLASSIC = Field("longstr", "classic")
 EXPIRY_MAX_MS = 315_360_000_000
 """Ten years of 365 days: RabbitMQ's largest TTL (rabbit_misc:check_expiry)."""
 PRIORITY_MAX = 255
+SHORTSTR_MAX = 255
 
 Check = Callable[[Field, Table], "str | None"]
 """Takes a value and all arguments; returns what is wrong with it, as Erlang prints it."""
@@ -88,6 +89,8 @@ def _check_dlx(field: Field, _: Table) -> str | None:
 def _check_dlx_routing_key(field: Field, arguments: Table) -> str | None:
     if field.type != "longstr":
         return f"{{unacceptable_type,{field.type}}}"
+    if len(str(field.value).encode("utf-8", "surrogateescape")) > SHORTSTR_MAX:
+        return '"a routing key has 255 octets at most"'
     return None if "x-dead-letter-exchange" in arguments else "routing_key_but_no_dlx_defined"
 
 
@@ -198,10 +201,15 @@ COMPARED_ARGUMENTS = (
 
 WITHOUT_EFFECT = frozenset(
     {
-        "x-dead-letter-strategy",
+        "x-cache-size",
+        "x-cache-ttl",
+        "x-deduplication-header",
+        "x-fair-by",
+        "x-group-by",
+        "x-message-deduplication",
     }
 )
-"""Arguments that are accepted, checked and compared, and do nothing yet."""
+"""Arguments that programs may expect to do something, and that do nothing yet."""
 
 
 def check_queue_arguments(arguments: Table, name: str, vhost: str) -> None:

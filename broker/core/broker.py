@@ -13,6 +13,7 @@ from broker.core.arguments import REQUEUE
 from broker.core.consumer import Consumer
 from broker.core.counters import Counters
 from broker.core.definitions import Definition, user_definition, vhost_definition
+from broker.core.graves import BURIED_AT_ONCE, Graves
 from broker.core.journal import Journal
 from broker.core.message import ORIGIN, PERSISTENT, Message, size_of
 from broker.core.paging import Pager
@@ -86,6 +87,10 @@ class Broker:
         self.counters = Counters()
         # Message time, and what happens when.
         self.timers = Timers()
+        self.timers.on_error = lambda error: self.note(
+            "internal_error", {"connection": "a timer", "error": error}
+        )
+        self.graves = Graves(self)
         self.vhosts: dict[str, VHost] = {}
         self.users: dict[str, User] = {}
         # Queues that want a turn of `Queue.deliver` before this batch ends.
@@ -302,8 +307,13 @@ class Broker:
             for consumer in cancelled:
                 consumer.sink.cancelled(consumer)
         touched = self.touched
-        while touched:
-            touched.popleft().deliver()
+        room = BURIED_AT_ONCE
+        while touched or (room > 0 and self.graves.is_busy):
+            while touched:
+                touched.popleft().deliver()
+            if self.graves.is_busy:
+                # What dies may touch others.
+                room -= self.graves.run(room)
 
     def enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> bool:
         """Adds messages of one origin to the end of these queues, and writes them down where they

@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+from broker.core.arguments import is_quorum
 from broker.core.exchange import Exchange
-from broker.core.lines import forget_bodies
+from broker.core.limits import MAXLEN, is_full
 from broker.core.message import (
-    MESSAGE,
-    NUMBER,
+    EXCHANGE,
     PERSISTENT,
-    RETURNS,
-    Entry,
+    ROUTING_KEY,
     Message,
+    Origin,
     make_origin,
 )
-from broker.core.reading import is_bare, read_contents
+from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.wire import properties
 from broker.wire.table import Field, Table
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
-MAXLEN: Final = "maxlen"
 DELIVERY_LIMIT: Final = "delivery_limit"
 REASONS: Final = (REJECTED, EXPIRED, MAXLEN, DELIVERY_LIMIT)
 
@@ -40,122 +39,141 @@ Deaths = list[Table]
 """The events of an x-death header, the newest first."""
 
 
-def bury(queue: Queue, entries: Sequence[Entry], reason: str) -> None:
-    """These messages die: they go to the dead-letter exchange, if there is one, and the queue lets
-    go of them. They are in none of its lines any more, and count nowhere. All of it is in one batch
-    of the log: after a crash a message is where it was, or where it went."""
-    rules = queue.rules
-    wants_contents = rules.dead_letter_exchange is not None or rules.max_length_bytes is not None
-    if wants_contents and any(map(is_bare, entries)):
+class Letters:
+    """Messages that die in one queue for one reason, on their way to its dead-letter exchange."""
 
-        def filled(whole: list[Entry]) -> None:
-            if not queue.is_deleted:
-                _bury(queue, whole, reason)
+    def __init__(self, queue: Queue, reason: str) -> None:
+        self._queue = queue
+        self._reason = reason
+        self._broker = queue.broker
+        self._rules = queue.rules
+        self._seconds = queue.broker.timers.now // 1000
+        # Messages that would have gone round and round, by queue.
+        self._cycles: Counter[str] = Counter()
+        # The last letter: many look alike.
+        self._last: tuple[bytes, Origin] = b"", make_origin("", "")
+        self._letter: _Letter | None = None
+        # Messages that go where the last one went.
+        self._batch: list[Message] = []
 
-        read_contents(queue, list(entries), filled)
-    else:
-        _bury(queue, entries, reason)
+    def send(self, messages: Sequence[Message]) -> int:
+        """Publishes these, in order, and returns how many. Without an exchange, or if nothing takes
+        them there, they are gone; but where they must not be lost it stops there
+        (`x-dead-letter-strategy`)."""
+        way = self._way()
+        count = 0
+        for message in messages:
+            is_sent = way is not None and self._send(*way, message)
+            if not is_sent and self._rules.keeps_letters:
+                break
+            count += 1
+        self._flush()
+        self._broker.counters.count_dead_letters(self._reason, count, self._rules)
+        if self._cycles:
+            targets: object = dict(self._cycles)
+            details = {"queue": self._queue.name, "targets": targets}
+            self._broker.note("dead_letter_cycle", details)
+        return count
 
+    def _way(self) -> tuple[VHost, Exchange] | None:
+        name = self._rules.dead_letter_exchange
+        vhost = self._broker.vhosts.get(self._queue.vhost_name)
+        exchange = vhost.exchanges.get(name) if vhost is not None and name is not None else None
+        return (vhost, exchange) if vhost is not None and exchange is not None else None
 
-def _bury(queue: Queue, entries: Sequence[Entry], reason: str) -> None:
-    dead_letter(queue, [entry[MESSAGE] for entry in entries], reason)
-    let_go(queue, entries)
-
-
-def let_go(queue: Queue, entries: Sequence[Entry]) -> None:
-    """The queue lets go of messages that are in none of its lines any more."""
-    dying = queue.dying
-    for entry in entries:
-        if entry[NUMBER] in dying:
-            # It must not be read again from now on.
-            dying.remove(entry[NUMBER])
-            if entry[NUMBER] >= queue.bodies_from:
-                forget_bodies(queue, [entry])
-            for store in queue.stores:
-                store.settled_range(entry[NUMBER], entry[NUMBER] + 1)
-    for store in queue.stores:
-        store.settled(list(entries))
-
-
-def without_worn(queue: Queue, entries: list[Entry]) -> list[Entry]:
-    """Those of these entries, which come back, that may: the others came back as often as the
-    delivery limit of the queue allows, and die."""
-    limit = queue.rules.delivery_limit
-    assert limit is not None
-    worn = [entry for entry in entries if entry[RETURNS] >= limit]
-    if not worn:
-        return entries
-    bury(queue, worn, DELIVERY_LIMIT)
-    return [entry for entry in entries if entry[RETURNS] < limit]
-
-
-def dead_letter(queue: Queue, messages: Sequence[Message], reason: str) -> None:
-    """Publishes messages that die in this queue to its dead-letter exchange, in order. Without
-    one, or if nothing takes them there, they are gone."""
-    broker = queue.broker
-    broker.counters.count_dead_letters(reason, len(messages), queue.rules)
-    name = queue.rules.dead_letter_exchange
-    vhost = broker.vhosts.get(queue.vhost_name)
-    exchange = vhost.exchanges.get(name) if vhost is not None and name is not None else None
-    if vhost is None or exchange is None:
-        return
-    letters = _Letters(vhost, exchange, queue, reason, broker.timers.now // 1000, Counter())
-    for message in messages:
-        letters.send(message)
-    if letters.cycles:
-        broker.note("dead_letter_cycle", {"queue": queue.name, "targets": dict(letters.cycles)})
-
-
-class _Letters(NamedTuple):
-    """Dead letters of one queue, for one reason."""
-
-    vhost: VHost
-    exchange: Exchange
-    queue: Queue
-    reason: str
-    seconds: int
-    cycles: Counter[str]
-    """Messages that would have gone round and round, by queue."""
-
-    def send(self, message: Message) -> None:
-        """Publishes one."""
+    def _send(self, vhost: VHost, exchange: Exchange, message: Message) -> bool:
+        """Publishes one. False if it came to no queue."""
         content, header_size, origin, framing = message
         header = content[:header_size]
+        letter = self._letter
+        if letter is None or self._last != (header, origin) or not letter.is_fixed:
+            self._flush()
+            letter = self._letter = self._make_letter(vhost, exchange, header, origin)
+            self._last = header, origin
+        body = letter.header + content[header_size:]
+        made = body, len(letter.header), letter.origin, framing
+        targets = letter.targets
+        if any(queue.rules.refuses for queue in targets):
+            self._flush()
+            targets = self._with_room(targets, made)
+            if targets:
+                vhost.enqueue(targets, made)
+        elif targets:
+            self._batch.append(made)
+        # One that would go round and round is not kept for that.
+        return bool(targets) or letter.is_cycle
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        if not batch or self._letter is None:
+            return
+        targets = self._letter.targets
+        vhost = self._broker.vhosts[self._queue.vhost_name]
+        if not vhost.has_delayed:
+            self._broker.enqueue(targets, batch)
+            return
+        for message in batch:
+            vhost.enqueue(targets, message)
+
+    def _with_room(self, targets: list[Queue], letter: Message) -> list[Queue]:
+        """Those that take a letter; none, if all must take it and one does not."""
+        # Those that came before take their place first.
+        full = [queue for queue in targets if queue.rules.refuses and is_full(queue, letter)]
+        if full and self._rules.keeps_letters:
+            return []
+        for queue in full:
+            if queue.rules.overflow == REJECT_PUBLISH_DLX:
+                self._broker.graves.refuse(queue, letter, MAXLEN)
+        return [queue for queue in targets if queue not in full]
+
+    def _make_letter(
+        self, vhost: VHost, exchange: Exchange, header: bytes, origin: Origin
+    ) -> _Letter:
         headers = properties.headers_table(header)
-        keys = [origin[1], *carbon_copies(headers)]
-        key = self.queue.rules.dead_letter_routing_key
-        died = Event(self.queue.name, self.reason, origin[0], keys, self.seconds)
-        history = _history(headers, died, properties.text_property(header, properties.EXPIRATION))
-        changed = died.headers(headers, history)
+        keys = [origin[ROUTING_KEY], *carbon_copies(headers)]
+        key = self._rules.dead_letter_routing_key
+        died = Event(self._queue.name, self._reason, origin[EXCHANGE], keys, self._seconds)
+        expiration = properties.text_property(header, properties.EXPIRATION)
+        history = _history(headers, died, expiration)
         dropped = ["CC"] if key is not None else []
-        edited = properties.with_headers(header, changed, dropped)
-        edited = properties.replace_property(edited, properties.EXPIRATION, None)
+        edited = properties.with_headers(header, died.headers(headers, history), dropped)
+        if expiration is not None:
+            edited = properties.replace_property(edited, properties.EXPIRATION, None)
         if key is not None:
             keys = [key]
-        found, _ = self.vhost.route(self.exchange, keys, edited)
+        found, is_fixed = vhost.route(exchange, keys, edited)
         targets = self._without_cycles(found, history)
-        if not targets:
-            return
-        broker = self.queue.broker
-        origin = make_origin(
-            self.exchange.name,
+        made = make_origin(
+            exchange.name,
             keys[0],
-            persistent=origin[PERSISTENT],
-            published=broker.timers.now,
+            persistent=origin[PERSISTENT] or any(is_quorum(each.arguments) for each in targets),
+            published=self._broker.timers.now,
         )
-        letter = (edited + content[header_size:], len(edited), origin, framing)
-        self.vhost.enqueue(targets, letter)
+        is_cycle = len(targets) < len(found)
+        return _Letter(edited, made, targets, is_cycle, is_fixed)
 
     def _without_cycles(self, queues: list[Queue], history: Deaths) -> list[Queue]:
-        if self.reason == REJECTED:
+        if self._reason == REJECTED:
             return queues
         targets = []
         for queue in queues:
             if _is_cycle(queue.name, history):
-                self.cycles[queue.name] += 1
+                self._cycles[queue.name] += 1
             else:
                 targets.append(queue)
         return targets
+
+
+class _Letter(NamedTuple):
+    """What becomes of messages with one header and one origin."""
+
+    header: bytes
+    origin: Origin
+    targets: list[Queue]
+    is_cycle: bool
+    """Whether a queue was left out where it died before."""
+    is_fixed: bool
+    """Whether others go the same way."""
 
 
 class Event(NamedTuple):

@@ -16,6 +16,8 @@ SPAN = 64
 """Buckets of one width until the next wider one."""
 WIDTH_MS = 16
 """The narrowest bucket."""
+OPENED_AT_ONCE = 4096
+"""Deadlines that are taken up in one turn."""
 DEADLINE_BYTES = 16
 """Octets of memory for each deadline."""
 
@@ -75,23 +77,33 @@ class Deadlines:
         return self._starts[0][0] if self._starts else None
 
     def take(self, now: int, most: int) -> list[int]:
-        """Takes the numbers that are due, in the order of their deadlines, at most so many."""
+        """Takes the numbers that are due, in the order of their deadlines, at most so many. None
+        while what was put down for about now is still being taken up: that is done in parts."""
+        room = OPENED_AT_ONCE
+        while room > 0 and self._starts and self._starts[0][0] <= now:
+            room -= self._open(now, room)
         due = self._due
         numbers: list[int] = []
-        while len(numbers) < most:
-            while self._starts and self._starts[0][0] <= now:
-                self._open(now)
-            if not due or due[0][0] > now:
-                break
-            numbers.append(heappop(due)[1])
+        if not self._starts or self._starts[0][0] > now:
+            while due and due[0][0] <= now and len(numbers) < most:
+                numbers.append(heappop(due)[1])
         self.count -= len(numbers)
         return numbers
 
-    def _open(self, now: int) -> None:
-        """The first bucket begins: what is in it goes to narrower ones."""
-        key = heappop(self._starts)
-        for deadline, number in zip(*self._buckets.pop(key), strict=True):
+    def _open(self, now: int, most: int) -> int:
+        """The first bucket has begun: what is in it goes to narrower ones, at most so many. Returns
+        how many."""
+        key = self._starts[0]
+        deadlines, numbers = self._buckets[key]
+        count = min(most, len(numbers))
+        for deadline, number in zip(deadlines[-count:], numbers[-count:], strict=True):
             self._put(deadline, number, now)
+        del deadlines[-count:], numbers[-count:]
+        if not numbers:
+            del self._buckets[key]
+            # What it was opened into begins later.
+            heappop(self._starts)
+        return count
 
     def keep(self, is_wanted: Callable[[int], bool]) -> None:
         """Forgets all but what is wanted."""

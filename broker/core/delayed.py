@@ -14,8 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.core import delay
-from broker.core.dead_letters import carbon_copies, let_go
+from broker.core.dead_letters import carbon_copies
 from broker.core.expiry import Expiry
+from broker.core.graves import let_go
 from broker.core.lines import discard, ready_numbers, use_sparse
 from broker.core.message import (
     CONTENT,
@@ -64,8 +65,7 @@ class Release(Expiry):
 
     __slots__ = ()
 
-    def on_time(self, now: int) -> None:
-        """Messages are due."""
+    def _expire(self, now: int) -> None:
         queue = self.queue
         assert isinstance(queue, Delayed)
         if queue.reads:
@@ -134,7 +134,7 @@ class Delayed(Queue):
         for entry in entries:
             routing.send(entry[MESSAGE])
         routing.flush()
-        let_go(self, entries)
+        let_go(self, list(entries))
 
     # For who looks after them
 

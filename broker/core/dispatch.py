@@ -86,7 +86,13 @@ def _take_returned(queue: Queue) -> Entry:
 def get(queue: Queue, *, no_ack: bool) -> Entry | None:
     """Takes the first ready message for basic.get; None if none can be handed out now
     (`when_ready`)."""
-    queue = queue.front
+    queue, whole = queue.front, queue
+    while queue.expiry is not None:
+        if not queue.expiry.make_ready():
+            return None
+        if queue is whole.front:
+            break
+        queue = whole.front
     if queue.returned and is_bare(queue.returned[0]) and not queue.reading:
         read_returned(queue)
     elif not queue.returned and not queue.ready:
@@ -106,7 +112,8 @@ def get(queue: Queue, *, no_ack: bool) -> Entry | None:
 def when_ready(queue: Queue, callback: Callable[[bool], None]) -> None:
     """Calls back when the first ready message can be handed out, or cannot be read."""
     queue = queue.front
-    if queue.ready and not queue.reading:
+    is_behind = queue.expiry is not None and queue.expiry.is_behind
+    if queue.ready and not queue.reading and not is_behind:
         assert queue.lasting is not None
         queue.lasting.reserve(queue.ready[0][NUMBER])
         queue.lasting.journal.when_durable(queue.lasting.reserved_at, callback)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from heapq import heapify
 from typing import TYPE_CHECKING
 
-from broker.core.dead_letters import EXPIRED, bury
+from broker.core.dead_letters import EXPIRED
 from broker.core.deadlines import DEADLINE_BYTES, Deadlines
 from broker.core.lines import (
     discard,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 EXPIRED_AT_ONCE = 1000
 """Messages of one queue that expire in one turn."""
+BUSY_MS = 5
+"""After so long it is tried again where many die already."""
 _COMPACT_FROM = 1024
 """Deadlines of messages that are gone which are kept anyway."""
 
@@ -50,7 +52,7 @@ _COMPACT_FROM = 1024
 class Expiry:
     """When the messages of one queue expire."""
 
-    __slots__ = ("_came", "_deadlines", "_extra", "_since", "due", "queue")
+    __slots__ = ("_back", "_came", "_deadlines", "_extra", "_since", "due", "is_behind", "queue")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -62,6 +64,10 @@ class Expiry:
         self._deadlines = Deadlines()
         # Those of this batch: (deadline, first number, number behind the last one).
         self._came: list[tuple[int, int, int]] = []
+        # Those of messages that came back: (deadline, number).
+        self._back: list[tuple[int, int]] = []
+        # Whether more was due than one turn takes.
+        self.is_behind = False
         # Octets of memory that count for all this.
         self._extra = 0
 
@@ -90,34 +96,67 @@ class Expiry:
         for number, message, _ in entries:
             *_, published, own = message[ORIGIN]
             if own is not None and published is not None:
-                self.expect(published, own, number, number + 1)
+                self._back.append((published + own, number))
 
-    def watch(self) -> None:
-        """What could be delivered is: watches what is left, and lets go of what is due."""
+    def make_ready(self) -> bool:
+        """Before anything is handed out: what is due expires. False if that is more than one turn
+        takes; then nothing may be handed out."""
+        now = self.queue.broker.timers.now
+        if not self._is_due(now):
+            return True
+        self._expire(now)
+        self.is_behind = self._is_due(now)
+        return not self.is_behind
+
+    def _is_due(self, now: int) -> bool:
+        following = self._deadlines.next
+        if following is not None and following <= now:
+            return True
+        if not self.queue.rules.message_ttl:
+            # What lives no time at all is judged after those who are ready had their turns.
+            return False
+        deadline = self._first_deadline()
+        return deadline is not None and deadline <= now
+
+    def watch(self, *, is_final: bool) -> None:
+        """Watches what is left after what could be delivered was. Unless more will be delivered
+        when the disk has answered (`is_final`), what is due expires now."""
         queue = self.queue
         now = queue.broker.timers.now
-        if self._came:
-            self._watch_own(now)
+        if self._came or self._back:
+            self._watch_own(now, is_final=is_final)
         self._count()
-        due = self._next()
-        if due is not None and due <= now:
-            self.on_time(now)
-        else:
+        due = self._next() if is_final or queue.rules.message_ttl else self._deadlines.next
+        if due is None or due > now:
             queue.broker.timers.set(self, due)
+        elif is_final:
+            self._expire(now)
+        else:
+            queue.broker.timers.set(self, now + 1)
 
-    def _watch_own(self, now: int) -> None:
+    def _watch_own(self, now: int, *, is_final: bool) -> None:
         queue = self.queue
         came, self._came = self._came, []
         least = first_number(queue)
-        if least is None:
-            return
-        for deadline, start, stop in came:
-            for number in range(max(start, least), stop):
+        for each in came if least is not None else ():
+            deadline, start, stop = each
+            if deadline <= now and not is_final:
+                self._came.append(each)
+                continue
+            for number in range(max(start, least or 0), stop):
                 self._deadlines.add(deadline, number, now)
+        back, self._back = self._back, []
+        for deadline, number in back:
+            self._deadlines.add(deadline, number, now)
         if self._deadlines:
             use_sparse(queue)
         if len(self._deadlines) > _COMPACT_FROM + 2 * queue.messages_ready:
             self._deadlines.keep(set(ready_numbers(queue)).__contains__)
+
+    @property
+    def octets(self) -> int:
+        """What counts as memory for all this, as of the last turn."""
+        return self._extra
 
     def _count(self) -> None:
         """Deadlines, and what is kept beside messages for their sake, take memory."""
@@ -142,10 +181,20 @@ class Expiry:
 
     def on_time(self, now: int) -> None:
         """Messages are due."""
+        self._expire(now)
+        # Those who had to wait for that go on.
+        self.queue.touch()
+        self.queue.tell(is_there=True)
+
+    def _expire(self, now: int) -> None:
         queue = self.queue
+        if queue.broker.graves.is_full(queue):
+            # Nothing is handed out meanwhile.
+            queue.broker.timers.set(self, now + BUSY_MS)
+            return
         expired = self.take_due(now, EXPIRED_AT_ONCE)
         if expired:
-            bury(queue, expired, EXPIRED)
+            queue.broker.graves.bury(queue, expired, EXPIRED)
 
     def take_due(self, now: int, most: int) -> list[Entry]:
         """Takes messages that are due, at most so many; the others are due in the next turn at the
@@ -192,12 +241,13 @@ class Expiry:
             deadline = self.deadline(entry[MESSAGE][ORIGIN])
             (alive if deadline is None or deadline > now else expired).append(entry)
         if expired:
-            bury(self.queue, expired, EXPIRED)
+            self.queue.broker.graves.bury(self.queue, expired, EXPIRED)
         return alive
 
     def close(self) -> None:
         """The queue is empty, or gone."""
         self._came.clear()
+        self._back.clear()
         self._deadlines.clear()
         self._count()
         self.queue.broker.timers.set(self, None)

@@ -3,9 +3,8 @@ Limit"). Judged after what ready consumers could take."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from broker.core.dead_letters import MAXLEN, bury
 from broker.core.lines import first, take_first
 from broker.core.message import Entry, Message, body_bytes
 from broker.core.reading import fetch
@@ -13,6 +12,8 @@ from broker.core.reading import fetch
 if TYPE_CHECKING:
     from broker.core.queue import Queue
 
+MAXLEN: Final = "maxlen"
+"""Why messages are dropped."""
 DROPPED_AT_ONCE = 1000
 """Messages that are dropped in one go."""
 
@@ -48,7 +49,7 @@ def drop_head(queue: Queue) -> None:
 def _drop_head_of(lane: Queue, queue: Queue) -> None:
     """Drops the oldest messages of a lane while the queue is beyond its limits."""
     dropped: list[Entry] = []
-    while is_over(queue):
+    while is_over(queue) and not queue.broker.graves.is_full(lane):
         entry = first(lane)
         if entry is None:
             if lane.messages_ready and not lane.reading:
@@ -59,4 +60,4 @@ def _drop_head_of(lane: Queue, queue: Queue) -> None:
             queue.touch()
             break
     if dropped:
-        bury(lane, dropped, MAXLEN)
+        queue.broker.graves.bury(lane, dropped, MAXLEN)

@@ -20,7 +20,7 @@ from broker.core.policies import (
 )
 from broker.core.policy_keys import without_effect
 from broker.core.queue import Queue
-from broker.core.rules import rules_of
+from broker.core.rules import NO_RULES, QueueRules, rules_of
 
 if TYPE_CHECKING:
     from broker.core.vhost import VHost
@@ -31,6 +31,8 @@ class LivePolicies:
 
     def __init__(self, vhost: VHost) -> None:
         self._vhost = vhost
+        # Queues with a TTL for messages, and those that may refuse what is published.
+        self.timed_count = self.refusing_count = 0
         self._policies = Policies()
 
     def all(self) -> list[Policy]:
@@ -82,7 +84,17 @@ class LivePolicies:
         if isinstance(resource, Exchange):
             resource.apply_policy(definition)
         else:
+            before = resource.rules
             resource.apply_rules(rules_of(resource.arguments, definition))
+            self._count(before, resource.rules)
+
+    def forget(self, queue: Queue) -> None:
+        """A queue is deleted."""
+        self._count(queue.rules, NO_RULES)
+
+    def _count(self, before: QueueRules, after: QueueRules) -> None:
+        self.timed_count += (after.message_ttl is not None) - (before.message_ttl is not None)
+        self.refusing_count += after.refuses - before.refuses
 
     def _change(self, *changed: Policy | None) -> None:
         """Every queue and exchange that one of these covers or covered follows."""

@@ -20,7 +20,7 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from broker.core.consumer import Consumer
-from broker.core.dead_letters import REJECTED, bury
+from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
 from broker.core.lanes import SHIFT, Arrivals, Lane
 from broker.core.lasting import Lasting
@@ -222,14 +222,14 @@ class PriorityQueue(Queue):
             # Nobody takes them now, but for those that go before what is being read.
             self._sort_in()
             is_done = self._hand_out()
-        if not is_done:
-            return
-        changed, self._changed = self._changed, {}
+        if self.rules.drops and is_done:
+            drop_head(self)
+        changed = self._changed
+        if is_done:
+            self._changed = {}
         for lane in changed:
             if lane.expiry is not None:
-                lane.expiry.watch()
-        if self.rules.drops:
-            drop_head(self)
+                lane.expiry.watch(is_final=is_done)
 
     def _hand_out(self) -> bool:
         """False if more will be given when the disk has answered."""
@@ -238,6 +238,8 @@ class PriorityQueue(Queue):
             lane = filled[0]
             if lane.messages_ready:
                 self._changed[lane] = None
+                if lane.expiry is not None and not lane.expiry.make_ready():
+                    return False
                 if not hand_out(lane):
                     return False
                 if lane.messages_ready:
@@ -283,7 +285,7 @@ class PriorityQueue(Queue):
             return
         self._forget_unacked(entries)
         for priority, some in groupby(entries, lambda entry: entry[NUMBER] >> SHIFT):
-            bury(self._by_priority[priority], list(some), REJECTED)
+            self.broker.graves.bury(self._by_priority[priority], list(some), REJECTED)
 
     def take_back(self, entries: list[Entry], *, failed: bool) -> None:
         """These are no longer handed out."""

@@ -20,9 +20,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from broker.core.consumer import Consumer
-from broker.core.dead_letters import REJECTED, bury, without_worn
+from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
 from broker.core.expiry import Expiry, Lease
+from broker.core.graves import without_worn
 from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
 from broker.core.limits import drop_head
@@ -88,10 +89,8 @@ class Queue:
         self.rules = NO_RULES
         self.is_deleted = False
         self.ready_bytes = 0
-        # Of bodies alone, where they are limited; and those of messages that came back.
         self.returned_bytes = 0
-        self.unacked_count = 0
-        self.unacked_bytes = 0
+        self.unacked_count = self.unacked_bytes = 0
         self.next_number = 1
         # What `ready` is, and what is kept of those behind it.
         self.line_type: type[deque[Entry] | Sparse] = deque
@@ -110,17 +109,15 @@ class Queue:
         self.scratch: Lasting | None = None
         # Messages that came back and are being read: while there are any, nothing is handed out.
         self.reading: list[Entry] = []
-        # Called when messages were read.
         self.waiting: list[Callable[[bool], None]] = []
         # When messages expire; None while none of them does.
         self.expiry: Expiry | None = None
         self.lease: Lease | None = None
-        # Messages that came back and wait; None if there never were any.
         self.retries: Retries | None = None
         # Numbers of messages that are read for the last time: nobody is to have them.
         self.dying: set[int] = set()
-        # Of those in a log alone, bodies from this number on count.
-        self.bodies_from = self.body_bytes = 0
+        # Of bodies, where they are limited; in a log alone they count from this number on.
+        self.body_bytes = self.bodies_from = 0
 
     @property
     def lanes(self) -> Sequence[Queue]:
@@ -179,7 +176,7 @@ class Queue:
             self.body_bytes = count_bodies(self)
 
     def use(self) -> None:
-        """Somebody uses the queue, or its last consumer left: it expires so much later."""
+        """Somebody uses the queue, or its last consumer left."""
         if self.lease is not None:
             self.lease.renew()
 
@@ -248,12 +245,13 @@ class Queue:
         """Gives ready messages to consumers, in order and in turn, while both are there; what is
         left is judged by the rules of the queue."""
         self._is_touched = False
-        if not hand_out(self):
+        if self.expiry is not None and not self.expiry.make_ready():
             return
-        if self.expiry is not None:
-            self.expiry.watch()
-        if self.rules.drops:
+        is_final = hand_out(self)
+        if self.rules.drops and is_final:
             drop_head(self)
+        if self.expiry is not None:
+            self.expiry.watch(is_final=is_final)
 
     def hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
         """Entries that left the ready ones go to a consumer."""
@@ -295,7 +293,7 @@ class Queue:
         if self.is_deleted:
             return
         self._forget_unacked(entries)
-        bury(self, entries, REJECTED)
+        self.broker.graves.bury(self, entries, REJECTED)
 
     def _forget_unacked(self, entries: list[Entry]) -> int:
         size = entries_size(entries)
@@ -359,6 +357,7 @@ class Queue:
         self.reading = []
         self.broker.memory_used -= self.ready_bytes
         self.ready_bytes = self.returned_bytes = self.body_bytes = 0
+        self.bodies_from = self.next_number
         if self.expiry is not None:
             self.expiry.close()
         return count
@@ -380,6 +379,7 @@ class Queue:
         self._drop_ready()
         if self.retries is not None:
             self.retries.clear()
+        self.broker.graves.close(self)
         self.is_deleted = True
         for store in self.stores:
             store.journal.forget(store)

@@ -285,8 +285,16 @@ def _filled(piece: Piece, octets: bytes) -> list[Entry]:
 
 def _give_back(queue: Queue, entries: list[Entry]) -> None:
     """They are among those that came back again, in whatever state."""
-    size = entries_size(entries) - entries_size(queue.reading)
-    queue.reading = []
+    before, queue.reading = queue.reading, []
+    queue.ready_bytes -= entries_size(before)
+    queue.returned_bytes -= entries_size(before)
+    queue.broker.memory_used -= entries_size(before)
+    if queue.expiry is not None:
+        entries = queue.expiry.bury_expired(entries)
+        queue.expiry.returned(entries)
+    if queue.rules.max_length_bytes is not None:
+        queue.body_bytes += bodies_bytes(entries) - bodies_bytes(before)
+    size = entries_size(entries)
     push_all(queue.returned, entries)
     queue.ready_bytes += size
     queue.returned_bytes += size

@@ -54,6 +54,13 @@ class QueueRules(NamedTuple):
         return self.max_length is not None or self.max_length_bytes is not None
 
     @property
+    def keeps_letters(self) -> bool:
+        """Whether what dies must not be lost on its way: at-least-once, which needs an overflow of
+        reject-publish as in RabbitMQ."""
+        is_wanted = self.dead_letter_strategy == AT_LEAST_ONCE
+        return is_wanted and self.overflow == REJECT_PUBLISH and bool(self.dead_letter_exchange)
+
+    @property
     def refuses(self) -> bool:
         """Whether what is published to a full queue is refused."""
         return self.has_limit and self.overflow != DROP_HEAD

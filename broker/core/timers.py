@@ -7,6 +7,7 @@ start. Nothing here reads a clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Protocol
@@ -24,11 +25,17 @@ class Timed(Protocol):
         """It is due. It is not set any more, and may be set again."""
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 class Timers:
     """What is due when. `now` is message time as of the last `advance`."""
 
     def __init__(self) -> None:
         self.now = 0
+        # Told of an error of ours in something that was due.
+        self.on_error: Callable[[Exception], None] = _raise
         self._alarms: list[tuple[int, int, Timed]] = []
         self._order = count()
         self._set = 0
@@ -74,5 +81,8 @@ class Timers:
                 continue
             self._set -= 1
             timed.due = None
-            timed.on_time(now)
+            try:
+                timed.on_time(now)
+            except Exception as error:  # noqa: BLE001  # a bug of ours ends nobody else's turn
+                self.on_error(error)
         return self.next is not None and self.next <= now

@@ -260,6 +260,7 @@ class VHost:
 
     def _close_queue(self, queue: Queue) -> None:
         queue.close()
+        self.policies.forget(queue)
         if queue.lasting is not None:
             self.broker.undefine(queue_definition(queue))
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import is_quorum
-from broker.core.dead_letters import MAXLEN, dead_letter
 from broker.core.delayed import apart, shown, waiting_from, with_blind_copies
 from broker.core.exchange import Exchange
 from broker.core.history import History
-from broker.core.limits import is_full
+from broker.core.limits import MAXLEN, is_full
 from broker.core.message import (
     ORIGIN,
     PERSISTENT,
@@ -136,12 +135,15 @@ def _look(channel: Channel, route: Route) -> None:
     route.queues = queues if is_fixed else None
     route.may_last = any(queue.lasting for queue in queues) if is_fixed else broker.lasts
     route.all_last = is_fixed and any(is_quorum(queue.arguments) for queue in queues)
-    known = queues if is_fixed else list(vhost.queues.values())
-    route.is_timed = any(queue.rules.message_ttl is not None for queue in known)
+    if is_fixed:
+        route.is_timed = any(queue.rules.message_ttl is not None for queue in queues)
+        route.refuses = any(queue.rules.refuses for queue in queues)
+    else:
+        policies = vhost.policies
+        route.is_timed, route.refuses = policies.timed_count > 0, policies.refusing_count > 0
     # A time of before, when it mattered, would be wrong from now on.
     route.origin = with_time(route.origin, None)
     route.persistent_origin = with_time(route.persistent_origin, None)
-    route.refuses = any(queue.rules.refuses for queue in known)
     route.cost = max(1, len(queues), 0 if is_fixed else passage.steps)
     route.stamp = stamp
 
@@ -290,7 +292,7 @@ def _with_room(channel: Channel, queues: list[Queue], message: Message) -> list[
         return queues
     for queue in full:
         if queue.rules.overflow == REJECT_PUBLISH_DLX:
-            dead_letter(queue, [message], MAXLEN)
+            channel.connection.broker.graves.refuse(queue, message, MAXLEN)
     if channel.is_confirming:
         channel.refuse(1)
     return [queue for queue in queues if queue not in full]

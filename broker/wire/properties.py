@@ -20,7 +20,7 @@ from broker.wire.table import (
     decode_table,
     encode_table,
     find_field,
-    remove_field,
+    remove_fields,
 )
 
 CONTENT_TYPE: Final = 0x8000
@@ -195,7 +195,7 @@ def replace_property(header: bytes, flag: int, octets: bytes | None) -> bytes:
 def without_header(header: bytes, name: str) -> bytes:
     """The header frame with one top-level entry cut out of its `headers` table."""
     start, end = _find(header, HEADERS)
-    table = remove_field(header[start + 4 : end], name)
+    table = remove_fields(header[start + 4 : end], [name])
     return replace_property(header, HEADERS, len(table).to_bytes(4, "big") + table)
 
 
@@ -204,8 +204,8 @@ def with_headers(header: bytes, fields: Table, dropped: Iterable[str] = ()) -> b
     same names, and without those that are dropped; all others stay as they are."""
     start, end = _find(header, HEADERS)
     table = header[start + 4 : end]
-    for name in (*fields, *dropped):
-        table = remove_field(table, name)
+    if table:
+        table = remove_fields(table, (*fields, *dropped))
     table += encode_table(fields)[4:]
     return replace_property(header, HEADERS, len(table).to_bytes(4, "big") + table)
 

@@ -9,7 +9,7 @@ not passed it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 TABLE_DEPTH_MAX = 100
@@ -234,10 +234,10 @@ def find_field(octets: bytes, at: int, end: int, name: bytes) -> Field | None:
     return None
 
 
-def remove_field(payload: bytes, name: str) -> bytes:
-    """The octets of a table (without the length) with the top-level fields called `name` cut
+def remove_fields(payload: bytes, names: Iterable[str]) -> bytes:
+    """The octets of a table (without the length) with the top-level fields of these names cut
     out and every other octet as it was. `payload` has passed `check_table`."""
-    wanted = name.encode()
+    unwanted = {name.encode() for name in names}
     kept: list[bytes] = []
     at = 0
     while at < len(payload):
@@ -247,6 +247,6 @@ def remove_field(payload: bytes, name: str) -> bytes:
         code = payload[at]
         size = FIELD_SIZES[code]
         at += 1 + (size if size >= 0 else 4 + int.from_bytes(payload[at + 1 : at + 5], "big"))
-        if label != wanted:
+        if label not in unwanted:
             kept.append(payload[start:at])
     return b"".join(kept)

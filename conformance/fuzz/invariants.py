@@ -73,7 +73,10 @@ def check_left(world: World, stays: Connection) -> None:
             continue
         if queue.owner or len(queue.consumers) or queue.unacked_count or queue.unacked_bytes:
             raise InvariantError(_told(queue))
-        ready += queue.ready_bytes
+        for lane in queue.lanes:
+            ready += lane.ready_bytes
+            if lane.expiry is not None:
+                ready += lane.expiry.octets
     if broker.memory_used != ready:
         raise InvariantError(f"{broker.memory_used} octets used, {ready} are ready")
 

@@ -9,7 +9,7 @@ import pytest
 from broker.wire.methods import shortstr
 from broker.wire.properties import EXPIRATION
 from broker.wire.table import Field
-from tests.protocol.client import Basic, Client, Confirm, Queue, Site, Tx, publish_octets
+from tests.protocol.client import Basic, Channel, Client, Confirm, Queue, Site, Tx, publish_octets
 
 
 def number(value: int) -> Field:
@@ -236,3 +236,51 @@ def test_a_queue_that_is_deleted_expires_no_more(site: Site, client: Client) -> 
     client.publish()
     site.wait_until(2000)
     assert count(client) == 1
+
+
+def test_one_that_was_delivered_at_once_and_comes_back_expires(site: Site, client: Client) -> None:
+    client.queue()
+    client.consume(channel=2)
+    client.publish(**expiring(1000))
+    assert len(client.bodies()) == 1
+    site.wait_until(1500)
+    client.tell(Channel.Close, 2, reply_code=0, reply_text="", class_id=0, method_id=0)
+    client.read()
+    assert count(client) == 1
+    site.wait_until(2000)
+    assert count(client) == 0
+    assert site.broker.memory_used == 0
+
+
+def test_what_expired_is_not_delivered_however_much_it_is(site: Site, client: Client) -> None:
+    client.queue(arguments={"x-message-ttl": number(1000)})
+    client.feed(publish_octets(b"x") * 3000)
+    site.broker.timers.advance(6000)
+    client.consume(no_ack=True)
+    assert client.bodies() == []
+    site.wait_until(6010)
+    assert client.bodies() == []
+    client.publish(b"fresh")
+    assert client.bodies() == [b"fresh"]
+    assert site.broker.memory_used == 0
+
+
+def test_basic_get_waits_while_much_expires(site: Site, client: Client) -> None:
+    client.queue(arguments={"x-message-ttl": number(1000)})
+    client.feed(publish_octets(b"x") * 3000)
+    site.wait_until(1900)
+    client.publish(b"fresh")
+    site.broker.timers.advance(2000)
+    client.tell(Basic.Get, queue="q", no_ack=True)
+    site.wait_until(2010)
+    assert client.bodies() == [b"fresh"]
+
+
+def test_many_queues_expire_before_anything_is_taken(site: Site, client: Client) -> None:
+    for place in range(1500):
+        client.queue(f"q{place}", arguments={"x-message-ttl": number(1000)})
+        client.publish(key=f"q{place}")
+    site.broker.timers.advance(5000)
+    for place in range(1500):
+        client.tell(Basic.Get, queue=f"q{place}", no_ack=True)
+    assert {item.kind for item in client.read()} == {Basic.GetEmpty}

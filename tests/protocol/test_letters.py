@@ -1,0 +1,123 @@
+"""Dead letters that come to full queues, that must not be lost, and that are very many."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.wire.table import Field
+from tests.protocol.client import Client, Exchange, Queue, Site, text
+from tests.protocol.test_dead_letters import fetch, headers, reject
+from tests.protocol.test_expiry import count, left, number
+
+
+@pytest.fixture
+def site() -> Site:
+    site = Site()
+    site.wait_until(5_000_000)
+    return site
+
+
+@pytest.fixture
+def client(site: Site) -> Client:
+    return site.connect(channels=2)
+
+
+def letters_to(name: str) -> dict[str, Field]:
+    """The arguments of a queue whose dead letters go there."""
+    return {"x-dead-letter-exchange": text(""), "x-dead-letter-routing-key": text(name)}
+
+
+@pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
+def test_a_full_queue_refuses_dead_letters_too(client: Client, overflow: str) -> None:
+    full = {"x-max-length": number(1), "x-overflow": text(overflow)}
+    client.queue("e")
+    client.queue(
+        "d",
+        arguments=full
+        | {"x-dead-letter-exchange": text(""), "x-dead-letter-routing-key": text("e")},
+    )
+    client.queue(
+        "q", arguments={"x-dead-letter-exchange": text(""), "x-dead-letter-routing-key": text("d")}
+    )
+    for body in (b"1", b"2", b"3"):
+        client.publish(body)
+    for _ in range(3):
+        reject(client)
+    assert left(client, "d") == [b"1"]
+    if overflow == "reject-publish":
+        assert left(client, "e") == []
+        return
+    table = headers(fetch(client, "e"))
+    events = [(event["queue"], event["reason"]) for event in table["x-death"]]
+    assert events == [(b"d", b"maxlen"), (b"q", b"rejected")]
+    assert left(client, "e") == [b"3"]
+
+
+def at_least_once(client: Client, **others: Field) -> None:
+    """A queue that loses nothing."""
+    names = {"x-dead-letter-strategy": text("at-least-once"), "x-overflow": text("reject-publish")}
+    dead = {"x-dead-letter-exchange": text("dlx"), "x-dead-letter-routing-key": text("d")}
+    client.queue("q", arguments=names | dead | others)
+
+
+def test_what_must_not_be_lost_waits_for_a_way(site: Site, client: Client) -> None:
+    at_least_once(client)
+    for body in (b"1", b"2"):
+        client.publish(body)
+        reject(client)
+    site.wait_until(5_003_000)
+    assert count(client) == 0
+    client.ask(Exchange.Declare, exchange="dlx", exchange_type="direct")
+    site.wait_until(5_006_000)
+    client.queue("d")
+    client.ask(Queue.Bind, queue="d", exchange="dlx", routing_key="d")
+    site.wait_until(5_008_000)
+    assert left(client, "d") == [b"1", b"2"]
+    assert site.broker.memory_used == 0
+
+
+def test_what_must_not_be_lost_waits_for_room(site: Site, client: Client) -> None:
+    at_least_once(client)
+    client.ask(Exchange.Declare, exchange="dlx", exchange_type="fanout")
+    client.queue("d", arguments={"x-max-length": number(1), "x-overflow": text("reject-publish")})
+    client.ask(Queue.Bind, queue="d", exchange="dlx", routing_key="")
+    for body in (b"1", b"2", b"3"):
+        client.publish(body)
+        reject(client)
+    found: list[bytes] = []
+    for seconds in range(1, 5):
+        found += left(client, "d")
+        site.wait_until(5_000_000 + seconds * 2000)
+    assert found == [b"1", b"2", b"3"]
+
+
+def test_what_waits_goes_with_its_queue(site: Site, client: Client) -> None:
+    at_least_once(client)
+    client.publish()
+    reject(client)
+    client.ask(Queue.Delete, queue="q")
+    site.wait_until(5_010_000)
+    assert site.broker.memory_used == 0
+
+
+def test_deaths_without_end_keep_nobody_waiting(site: Site, client: Client) -> None:
+    """Each message dies in every queue in every order: a few thousand deaths for one publish."""
+    client.ask(Exchange.Declare, exchange="all", exchange_type="fanout")
+    for place in range(6):
+        name = f"q{place}"
+        arguments = {"x-max-length": number(0), "x-dead-letter-exchange": text("all")}
+        client.queue(name, arguments=arguments)
+        client.ask(Queue.Bind, queue=name, exchange="all", routing_key="")
+    client.publish(exchange="all", key="")
+    deaths = site.broker.counters.messages_dead_lettered
+    first = sum(deaths.values())
+    assert 100 < first < 500
+    turns = 0
+    while site.broker.graves.is_busy:
+        site.wait_until(site.broker.timers.now + 1)
+        turns += 1
+        assert sum(deaths.values()) - first <= 500
+        first = sum(deaths.values())
+    assert first == 1956
+    assert turns > 4
+    assert site.broker.memory_used == 0
