@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.core.message import ORIGIN, Entry, bodies_bytes
+from broker.core.message import ORIGIN, Entry, Origin, bodies_bytes
 from broker.core.queue import Queue
 from broker.core.rules import QueueRules
 
@@ -58,10 +58,15 @@ class Lane(Part):
             self.ready_bytes += size
         else:
             self.paged.add(entries, size)
+        endless: Origin | None = None
         for number, message, _ in entries:
+            if message[ORIGIN] is endless:
+                continue
             *_, published, ttl = message[ORIGIN]
             if ttl is not None and published is not None:
                 self.expect(published, ttl, number, number + 1)
+            else:
+                endless = message[ORIGIN]
         if self.rules.max_length_bytes is not None:
             self.body_bytes += bodies_bytes(entries)
         if self.broker.memory_used > self.broker.pager.mark:

@@ -31,6 +31,7 @@ from broker.core.message import (
     Entry,
     Message,
     entries_size,
+    header_of,
     size_of,
 )
 from broker.core.queue import Queue
@@ -113,13 +114,26 @@ class PriorityQueue(Queue):
 
     def lane_for(self, message: Message) -> Lane:
         """Where a message belongs; makes the lane, if need be."""
-        priority = min(properties.priority(message[CONTENT]), self.highest)
-        lane = self._by_priority.get(priority)
-        if lane is None:
-            lane = self.add_lane(priority)
+        priority = properties.priority(message[CONTENT])
+        lane = self._by_priority.get(priority) or self._by_priority.get(self.highest)
+        if lane is None or lane.priority != min(priority, self.highest):
+            lane = self.add_lane(min(priority, self.highest))
             if self.lasting is not None:
                 self.broker.vhosts[self.vhost_name].store_lane(self, lane)
         return lane
+
+    def sorted(self, messages: Sequence[Message]) -> Mapping[Lane, list[Message]]:
+        """Messages by the lane they belong to, in order within each."""
+        lane = self.lane_for(messages[0])
+        groups: dict[Lane, list[Message]] = {}
+        some = groups[lane] = []
+        header = header_of(messages[0])
+        for message in messages:
+            if not message[CONTENT].startswith(header):
+                some = groups.setdefault(self.lane_for(message), [])
+                header = header_of(message)
+            some.append(message)
+        return groups
 
     def stored_lanes(self) -> Mapping[int, int]:
         """The ids in the log of the lanes that are there beside the first one, by priority."""
@@ -183,9 +197,7 @@ class PriorityQueue(Queue):
                 self._arrivals.add(entries, size)
                 self.touch()
                 return
-        groups: dict[Lane, list[Message]] = {}
-        for message in messages:
-            groups.setdefault(self.lane_for(message), []).append(message)
+        groups = self.sorted(messages)
         for lane, some in groups.items():
             Queue.publish(lane, some, size if len(groups) == 1 else size_of(some))
             self.note(lane)
@@ -194,13 +206,20 @@ class PriorityQueue(Queue):
         """Entries for messages that may be handed out at once; none if that holds for some only,
         since the log does not know yet that the others may be."""
         entries: list[Entry] = []
-        lanes: dict[Lane, int] = {}
-        lane_for = self.lane_for
+        lane = self.lane_for(messages[0])
+        lanes = {lane: lane.next_number}
+        number = lane.next_number
+        # Most look like the one before.
+        header = header_of(messages[0])
         for message in messages:
-            lane = lane_for(message)
-            number = lanes.get(lane) or lane.next_number
-            lanes[lane] = number + 1
+            if not message[CONTENT].startswith(header):
+                lanes[lane] = number
+                lane = self.lane_for(message)
+                number = lanes.get(lane, lane.next_number)
+                header = header_of(message)
             entries.append((number, message, 0))
+            number += 1
+        lanes[lane] = number
         if any(number > lane.reserved_to + 1 for lane, number in lanes.items()):
             self._deliver_due()
             return []
@@ -317,11 +336,13 @@ def are_there(queues: Iterable[Queue]) -> bool:
 def put(journal: Journal, queues: Sequence[Queue], messages: Sequence[Message]) -> None:
     """Writes messages that went to these queues just now, some of which have priorities: a record
     for each run that went to the same lanes."""
-    runs: Iterable[tuple[Sequence[Queue], list[Message]]]
-    targets = [(_targets(queues, message), message) for message in messages]
-    if len(queues) == 1:
+    if len(queues) == 1 and isinstance(queues[0], PriorityQueue):
         # Only the order within each lane counts.
-        targets.sort(key=lambda pair: [lane.next_number >> SHIFT for lane in pair[0]])
+        for lane, some in queues[0].sorted(messages).items():
+            if lane.lasting is not None:
+                journal.put([lane.lasting], [lane.next_number - len(some)], some)
+        return
+    targets = [(_targets(queues, message), message) for message in messages]
     runs = [
         (lanes, [message for _, message in group])
         for lanes, group in groupby(targets, itemgetter(0))
