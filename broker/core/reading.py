@@ -364,7 +364,13 @@ def read_contents(queue: Queue, entries: list[Entry], done: Callable[[list[Entry
     last = max(run.position for run, _ in pieces)
     if last > journal.durable:
         # Some were stored just now.
-        journal.when_durable(last, lambda _: read_contents(queue, entries, done))
+        def stored(is_durable: bool) -> None:
+            if is_durable:
+                read_contents(queue, entries, done)
+            else:
+                told(None)
+
+        journal.when_durable(last, stored)
         return
     journal.log.read([(run.position, run.offset, run.size) for run, _ in pieces], told)
 
