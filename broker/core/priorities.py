@@ -246,7 +246,7 @@ class PriorityQueue(Queue):
         changed = self._changed
         if is_done:
             self._changed = {}
-        for lane in changed:
+        for lane in list(changed):
             if lane.expiry is not None:
                 lane.expiry.watch(is_final=is_done)
 
