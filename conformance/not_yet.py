@@ -5,8 +5,7 @@ out here. Nothing else may hide behind this list: it is empty when the features 
 """
 
 _NAMES = """
-at-least-once.full at-least-once.late-binding at-least-once.restart.kill at-least-once.restart.stop
-dead.keys-kept length.reject-dlx.letters length.reject.letters paging-limits.rejected
+dead.keys-kept
 """
 
 NOT_YET = frozenset(_NAMES.split())
