@@ -28,6 +28,17 @@ def is_full(queue: Queue, message: Message) -> bool:
     return queue.octets_ready + body_bytes(message) > rules.max_length_bytes
 
 
+def has_room(queue: Queue, messages: list[Message]) -> bool:
+    """Whether all of these fit into a queue that may refuse what is published, as it is now."""
+    rules = queue.rules
+    if not rules.refuses:
+        return True
+    length, octets = rules.max_length, rules.max_length_bytes
+    if length is not None and queue.messages_ready + len(messages) > length:
+        return False
+    return octets is None or queue.octets_ready + sum(map(body_bytes, messages)) <= octets
+
+
 def is_over(queue: Queue) -> bool:
     """Whether the queue holds more than it may."""
     rules = queue.rules

@@ -12,7 +12,7 @@ from broker.core.arguments import is_quorum
 from broker.core.delayed import apart, shown, waiting_from, with_blind_copies
 from broker.core.exchange import Exchange
 from broker.core.history import History
-from broker.core.limits import MAXLEN, is_full
+from broker.core.limits import MAXLEN, has_room, is_full
 from broker.core.message import (
     ORIGIN,
     PERSISTENT,
@@ -168,7 +168,7 @@ def is_special(flags: int, header: bytes) -> bool:
 def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
     """Publishes messages of one resolved route that have no special properties. Either all are
     persistent or none."""
-    if route.refuses and channel.transaction is None:
+    if route.refuses and channel.transaction is None and not _all_fit(route, messages):
         for message in messages:
             # Numbered one by one, since the last one is what a refusal is about.
             _count_received(channel, 1)
@@ -189,6 +189,12 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
         _append(channel, queues, messages)
     else:
         _not_routed(channel, route, messages)
+
+
+def _all_fit(route: Route, messages: list[Message]) -> bool:
+    """Whether no queue will refuse any of these, whatever its consumers take meanwhile."""
+    queues = route.queues
+    return queues is not None and all(has_room(queue, messages) for queue in queues)
 
 
 def publish_special(channel: Channel, route: Route, message: Message) -> None:

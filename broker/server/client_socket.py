@@ -100,6 +100,7 @@ class ClientSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The client reads again."""
+        self.server.advance()
         self.connection.resume_output()
         self.server.flush()
         self.resume_reading()
@@ -107,6 +108,7 @@ class ClientSocket(asyncio.Protocol):
     def _continue_output(self) -> None:
         """What was written went to the socket at once: consumers that had to wait go on."""
         self._resuming = None
+        self.server.advance()
         self.connection.continue_output()
         self.server.flush()
 
@@ -122,6 +124,7 @@ class ClientSocket(asyncio.Protocol):
         if self._is_reading or not self._may_read():
             return
         if connection.wants_turn:
+            self.server.advance()
             connection.resume_input()
             self.server.broker.is_behind = False
             self.server.flush()

@@ -188,6 +188,7 @@ class Server:
 
     def _log_went_on(self) -> None:
         """Something is durable now, or was read again."""
+        self.advance()
         self.broker.run_deliveries()
         self.flush()
 
@@ -236,6 +237,7 @@ class Server:
         if not blocked or self.broker.has_alarm():
             return
         connection = blocked.pop(0)
+        self.advance()
         assert isinstance(connection, Connection)
         connection.unblock(self.loop.time())
         self.broker.is_behind = False
