@@ -3,14 +3,17 @@
 Theory of operation. Sixteen octets for each, in buckets of time. A bucket near now is a 64th of a
 second wide, one further away 64 times as wide, and so on: what is far away is put down once and
 taken up a few times as it comes nearer, so that neither how many there are nor how far away they
-are makes one cost more. What is settled before it is due stays until then, or until `keep`.
+are makes one cost more. A bucket with many is taken up in parts, beginning before it is due, so
+that no turn takes long. What is settled before it is due stays until then, or until `keep`.
 """
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from typing import TypeAlias
 
 SPAN = 64
 """Buckets of one width until the next wider one."""
@@ -22,6 +25,9 @@ DEADLINE_BYTES = 16
 """Octets of memory for each deadline."""
 
 
+_Start: TypeAlias = tuple[int, tuple[int, int]]
+
+
 class Deadlines:
     """(deadline, number) pairs; both are not negative and fit into eight octets. Time is in
     milliseconds, of whatever clock the caller has."""
@@ -31,8 +37,8 @@ class Deadlines:
     def __init__(self) -> None:
         # By (start, width): deadlines, and the numbers they are of.
         self._buckets: dict[tuple[int, int], tuple[array[int], array[int]]] = {}
-        # A heap of the keys of `_buckets`.
-        self._starts: list[tuple[int, int]] = []
+        # By width, the narrowest first: heaps of when each bucket is taken up, and its key.
+        self._starts: dict[int, list[_Start]] = {WIDTH_MS: []}
         # A heap of what is in the buckets that have begun.
         self._due: list[tuple[int, int]] = []
         self.count = 0
@@ -45,10 +51,10 @@ class Deadlines:
         self.count += 1
         self._put(deadline, number, now)
 
-    def _put(self, deadline: int, number: int, now: int) -> None:
+    def _put(self, deadline: int, number: int, now: int, widest: int = sys.maxsize) -> None:
         width = WIDTH_MS
         ahead = deadline - now
-        while ahead >= width * SPAN:
+        while ahead >= width * SPAN and width * SPAN <= widest:
             width *= SPAN
         start = deadline - deadline % width
         while start <= now and width > WIDTH_MS:
@@ -62,7 +68,9 @@ class Deadlines:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = array("Q"), array("Q")
-            heappush(self._starts, key)
+            if width not in self._starts:
+                self._starts = dict(sorted([*self._starts.items(), (width, [])]))
+            heappush(self._starts[width], (_open_at(key), key))
         bucket[0].append(deadline)
         bucket[1].append(number)
 
@@ -70,40 +78,49 @@ class Deadlines:
     def next(self) -> int | None:
         """When to ask for `take` again: not later than the first deadline, perhaps before it; None
         if there is none."""
+        firsts = [starts[0][0] for starts in self._starts.values() if starts]
         if self._due:
-            if self._starts and self._starts[0][0] < self._due[0][0]:
-                return self._starts[0][0]
-            return self._due[0][0]
-        return self._starts[0][0] if self._starts else None
+            firsts.append(self._due[0][0])
+        return min(firsts, default=None)
 
     def take(self, now: int, most: int) -> list[int]:
         """Takes the numbers that are due, in the order of their deadlines, at most so many. None
-        while what was put down for about now is still being taken up: that is done in parts."""
-        room = OPENED_AT_ONCE
-        while room > 0 and self._starts and self._starts[0][0] <= now:
-            room -= self._open(now, room)
+        while some that may be due are still being taken up."""
         due = self._due
         numbers: list[int] = []
-        if not self._starts or self._starts[0][0] > now:
-            while due and due[0][0] <= now and len(numbers) < most:
-                numbers.append(heappop(due)[1])
+        room = OPENED_AT_ONCE
+        for starts in list(self._starts.values()):
+            while room > 0 and starts and starts[0][0] <= now:
+                room -= self._open(starts, now, room)
+        if room <= 0 and any(heap and heap[0][1][0] <= now for heap in self._starts.values()):
+            return numbers
+        while len(numbers) < most:
+            if not due or due[0][0] > now:
+                break
+            numbers.append(heappop(due)[1])
         self.count -= len(numbers)
         return numbers
 
-    def _open(self, now: int, most: int) -> int:
-        """The first bucket has begun: what is in it goes to narrower ones, at most so many. Returns
-        how many."""
-        key = self._starts[0]
-        deadlines, numbers = self._buckets[key]
-        count = min(most, len(numbers))
-        for deadline, number in zip(deadlines[-count:], numbers[-count:], strict=True):
-            self._put(deadline, number, now)
-        del deadlines[-count:], numbers[-count:]
-        if not numbers:
+    def _open(self, starts: list[_Start], now: int, most: int) -> int:
+        """The first bucket is taken up: what is in it goes to narrower ones, at most so many at a
+        time. Returns how many went."""
+        key = starts[0][1]
+        bucket = deadlines, numbers = self._buckets[key]
+        some = list(zip(deadlines[:most], numbers[:most], strict=True))
+        if len(some) == len(deadlines):
+            heappop(starts)
             del self._buckets[key]
-            # What it was opened into begins later.
-            heappop(self._starts)
-        return count
+        else:
+            for column in bucket:
+                del column[:most]
+        width = key[1]
+        if width == WIDTH_MS:
+            for pair in some:
+                heappush(self._due, pair)
+        else:
+            for deadline, number in some:
+                self._put(deadline, number, now, width // SPAN)
+        return len(some)
 
     def keep(self, is_wanted: Callable[[int], bool]) -> None:
         """Forgets all but what is wanted."""
@@ -118,12 +135,20 @@ class Deadlines:
                 self._buckets[key] = times, array("Q", [numbers[place] for place in kept])
             else:
                 del self._buckets[key]
-        self._starts = list(self._buckets)
-        heapify(self._starts)
+        for width in self._starts:
+            self._starts[width] = [(_open_at(key), key) for key in self._buckets if key[1] == width]
+            heapify(self._starts[width])
 
     def clear(self) -> None:
         """Forgets all."""
         self._buckets.clear()
-        self._starts.clear()
+        for starts in self._starts.values():
+            starts.clear()
         self._due.clear()
         self.count = 0
+
+
+def _open_at(key: tuple[int, int]) -> int:
+    """When a bucket is taken up: a wide one so early that its parts are done in time."""
+    start, width = key
+    return start if width == WIDTH_MS else start - width // SPAN

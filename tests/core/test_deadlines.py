@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.deadlines import SPAN, WIDTH_MS, Deadlines
+from broker.core.deadlines import OPENED_AT_ONCE, SPAN, WIDTH_MS, Deadlines
 from tests.wire.profiles import examples
 
 YEAR_MS = 365 * 86_400_000
@@ -67,3 +67,26 @@ def test_there_are_few_buckets_however_many_deadlines_there_are() -> None:
     assert len(deadlines._buckets) < 8 * SPAN
     deadlines.clear()
     assert (len(deadlines), deadlines.next, deadlines.take(20 * YEAR_MS, 10)) == (0, None, [])
+
+
+def test_many_in_one_bucket_are_taken_up_in_parts_and_hold_back_nothing() -> None:
+    now = 10**9
+    deadlines = Deadlines()
+    count = 4 * OPENED_AT_ONCE
+    far = now + 60_000
+    for number in range(count):
+        deadlines.add(far + number % 1000, number, now)
+    # These are due while the others are taken up.
+    for number in range(100):
+        deadlines.add(far - 500 + number, count + number, now)
+    taken: list[tuple[int, int]] = []
+    time = now
+    while deadlines.next is not None:
+        time = max(time + 1, deadlines.next)
+        taken += [(time, number) for number in deadlines.take(time, 1000)]
+    assert len(taken) == count + 100
+    late = [at - (far - 500 + number - count) for at, number in taken if number >= count]
+    assert min(late) == 0
+    assert max(late) <= 4
+    first = {number: at for at, number in taken if number < count}
+    assert all(at >= far + number % 1000 for number, at in first.items())
