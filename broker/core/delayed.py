@@ -65,6 +65,15 @@ class Release(Expiry):
 
     __slots__ = ()
 
+    def make_ready(self) -> bool:
+        """Nothing is handed out here."""
+        return True
+
+    def on_time(self, now: int) -> None:
+        """Messages are due."""
+        # One slice in each turn.
+        self._expire(now)
+
     def _expire(self, now: int) -> None:
         queue = self.queue
         assert isinstance(queue, Delayed)
