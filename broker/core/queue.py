@@ -358,6 +358,7 @@ class Queue:
         self.broker.memory_used -= self.ready_bytes
         self.ready_bytes = self.returned_bytes = self.body_bytes = 0
         self.bodies_from = self.next_number
+        self.dying.clear()
         if self.expiry is not None:
             self.expiry.close()
         return count

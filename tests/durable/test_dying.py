@@ -331,3 +331,24 @@ def test_what_waits_for_its_next_try_goes_on_waiting_after_a_crash() -> None:
     client.tell(Basic.Ack, delivery_tag=0, multiple=True)
     site.settle_down()
     assert site.broker.memory_used == 0
+
+
+def test_a_purge_while_contents_are_read_leaves_nothing() -> None:
+    site = DurableSite(now=NOW, memory=60_000)
+    client = site.connect()
+    declare(site, client, max_length_bytes=35_000)
+    for _ in range(300):
+        client.feed(publish_octets(b"x" * 100, **expiring(1000)))
+        site.settle_down()
+    queue = site.vhost.queues["q"]
+    assert queue.paged is not None
+    site.wait_until(NOW + 1000)
+    assert queue.dying
+    client.tell(Queue.Purge, queue="q")
+    site.settle_down()
+    assert (queue.dying, queue.body_bytes, queue.messages) == (set(), 0, 0)
+    client.tell(Queue.Purge, queue="d")
+    wait(site, NOW + 3000)
+    client.tell(Queue.Purge, queue="d")
+    site.settle_down()
+    assert site.broker.memory_used == 0
