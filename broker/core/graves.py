@@ -55,8 +55,11 @@ class Graves:
         if not _wants_contents(queue) and queue not in self._lines:
             self._broker.counters.count_dead_letters(reason, len(entries), queue.rules)
             let_go(queue, entries)
-        elif entries:
-            self._add(queue, Burial(entries, reason, is_kept=True))
+            return
+        # In parts, since what is left of one is looked at again in each turn.
+        for start in range(0, len(entries), BURIED_AT_ONCE):
+            part = entries[start : start + BURIED_AT_ONCE]
+            self._add(queue, Burial(part, reason, is_kept=True))
 
     def refuse(self, queue: Queue, message: Message, reason: str) -> None:
         """A queue refuses a message, which dies of that."""
