@@ -200,3 +200,32 @@ def test_celery_application_runs_its_tasks(broker: RunningBroker) -> None:
                 " [x] countdown: ran after half a second",
                 " [x] group: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]",
             ]
+
+
+def test_poison_message_is_tried_three_times_and_set_aside(broker: RunningBroker) -> None:
+    lines = run(broker, "poison_message/poison_message.py", "100")
+    assert [line.partition(",")[0] for line in lines if "failed" in line] == [
+        " [!] poison failed"
+    ] * 3
+    assert [line.split("attempt ")[1][0] for line in lines if "attempt" in line] == ["1", "2", "3"]
+    done = [place for place, line in enumerate(lines) if "second done" in line]
+    last = max(place for place, line in enumerate(lines) if "attempt 3" in line)
+    # Others pass the one that waits.
+    assert done[0] < last
+    assert lines[-1] == " [-] poison was set aside by poison.jobs: delivery_limit, 1 time"
+
+
+def test_order_timeout_cancels_what_is_not_paid(broker: RunningBroker) -> None:
+    lines = run(broker, "order_timeout/order_timeout.py", "0.6")
+    assert lines[3:] == [
+        " [!] order-3 is cancelled",
+        " [x] order-2 is paid",
+        " [!] order-1 is cancelled",
+    ]
+
+
+def test_payment_is_retried_by_the_one_that_failed(broker: RunningBroker) -> None:
+    lines = run(broker, "payment/payment.py", "50")
+    assert lines.count(" [x] payment.receipt is done") == 1
+    assert lines.count(" [!] payment.booking failed: the ledger is closed") == 2
+    assert lines[-1] == " [x] payment.booking is done"
