@@ -307,13 +307,18 @@ class Broker:
             for consumer in cancelled:
                 consumer.sink.cancelled(consumer)
         touched = self.touched
+        while touched:
+            touched.popleft().deliver()
+        if self.graves.lines:
+            self._bury()
+
+    def _bury(self) -> None:
+        """What dies has its turn, and may touch queues, where others die."""
         room = BURIED_AT_ONCE
-        while touched or (room > 0 and self.graves.is_busy):
-            while touched:
-                touched.popleft().deliver()
-            if self.graves.is_busy:
-                # What dies may touch others.
-                room -= self.graves.run(room)
+        while room > 0 and self.graves.is_busy:
+            room -= self.graves.run(room)
+            while self.touched:
+                self.touched.popleft().deliver()
 
     def enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> bool:
         """Adds messages of one origin to the end of these queues, and writes them down where they

@@ -22,9 +22,8 @@ def hand_out(queue: Queue) -> bool:
     consumers = queue.consumers
     if queue.reading:
         return False
-    while queue.returned or queue.ready:
-        is_reserved = bool(queue.returned) or queue.ready[0][NUMBER] <= queue.reserved_to
-        turn = consumers.line() if is_reserved else None
+    while queue.returned or (queue.ready and queue.ready[0][NUMBER] <= queue.reserved_to):
+        turn = consumers.line()
         if turn is None:
             break
         line, first, room = turn
@@ -37,15 +36,18 @@ def hand_out(queue: Queue) -> bool:
             _give(queue, first, 1)
             if first.is_waiting:
                 line.move_to_end(first)
-    if queue.ready and queue.lasting is not None and len(consumers):
-        queue.lasting.reserve(queue.ready[0][NUMBER])
-    pager = queue.broker.pager
-    if queue.paged is not None and len(consumers) and queue.ready_bytes < pager.ahead_bytes:
-        # The next ones are read before those in memory have all gone.
+    if queue.paged is not None and _wants_more(queue):
         fetch(queue)
-    if queue.ready and queue.ready[0][NUMBER] > queue.reserved_to:
-        return consumers.line() is None
-    return True
+    if not queue.ready or queue.lasting is None:
+        return True
+    if len(consumers):
+        queue.lasting.reserve(queue.ready[0][NUMBER])
+    return queue.ready[0][NUMBER] <= queue.reserved_to or consumers.line() is None
+
+
+def _wants_more(queue: Queue) -> bool:
+    """Whether the next ones are to be read before those in memory have all gone."""
+    return len(queue.consumers) > 0 and queue.ready_bytes < queue.broker.pager.ahead_bytes
 
 
 def _give(queue: Queue, consumer: Consumer, limit: int) -> None:

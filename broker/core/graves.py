@@ -41,8 +41,8 @@ class Graves:
     def __init__(self, broker: Broker) -> None:
         self.due: int | None = None
         self._broker = broker
-        # Those with something in them, in turn.
-        self._lines: dict[Queue, deque[Burial]] = {}
+        # Those of queues with something in them, in turn.
+        self.lines: dict[Queue, deque[Burial]] = {}
         self._counts: dict[Queue, int] = {}
         # Queues that wait for the disk, or for a place for what they must not lose.
         self._waiting: set[Queue] = set()
@@ -52,7 +52,7 @@ class Graves:
         the queue lets go of them. They are in none of its lines any more, and count nowhere there.
         All of it is in one batch of the log: after a crash a message is where it was, or where it
         went."""
-        if not _wants_contents(queue) and queue not in self._lines:
+        if not _wants_contents(queue) and queue not in self.lines:
             self._broker.counters.count_dead_letters(reason, len(entries), queue.rules)
             let_go(queue, entries)
             return
@@ -66,14 +66,14 @@ class Graves:
         self._add(queue, Burial([(0, message, 0)], reason, is_kept=False))
 
     def _add(self, queue: Queue, burial: Burial) -> None:
-        self._lines.setdefault(queue, deque()).append(burial)
+        self.lines.setdefault(queue, deque()).append(burial)
         self._counts[queue] = self._counts.get(queue, 0) + len(burial.entries)
         self._broker.memory_used += entries_size(burial.entries)
 
     @property
     def is_busy(self) -> bool:
         """Whether there is something to do for `run`."""
-        return len(self._lines) > len(self._waiting)
+        return len(self.lines) > len(self._waiting)
 
     def is_full(self, queue: Queue) -> bool:
         """Whether so many are in line that others should not die yet."""
@@ -84,14 +84,14 @@ class Graves:
         has its turn soon."""
         before = room
         while room > 0:
-            queue = next((each for each in self._lines if each not in self._waiting), None)
+            queue = next((each for each in self.lines if each not in self._waiting), None)
             if queue is None:
                 break
-            line = self._lines.pop(queue)
+            line = self.lines.pop(queue)
             room -= max(1, self._bury_first(queue, line, room))
             if line:
                 # The others have their turns first.
-                self._lines[queue] = line
+                self.lines[queue] = line
             else:
                 del self._counts[queue]
                 self._waiting.discard(queue)
@@ -155,10 +155,10 @@ class Graves:
 
     def close(self, queue: Queue) -> None:
         """The queue is deleted: what waited for a place is gone."""
-        if queue in self._waiting and not any(map(is_bare, self._lines[queue][0].entries)):
-            while self._lines[queue]:
-                self._replace(queue, self._lines[queue], [])
-            del self._lines[queue], self._counts[queue]
+        if queue in self._waiting and not any(map(is_bare, self.lines[queue][0].entries)):
+            while self.lines[queue]:
+                self._replace(queue, self.lines[queue], [])
+            del self.lines[queue], self._counts[queue]
             self._waiting.discard(queue)
 
 

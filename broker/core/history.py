@@ -67,7 +67,7 @@ class History(Queue):
         super().publish(messages, size)
         self.broker.counters.messages_routed -= len(messages)
 
-    def expect(self, published: int, ttl: int, first: int, stop: int) -> None:
+    def expect(self, published: int | None, ttl: int | None, first: int, stop: int) -> None:
         """An expiration counts from when a message comes to a queue, not here."""
 
     def deliver(self) -> None:

@@ -28,14 +28,7 @@ from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
 from broker.core.limits import drop_head
 from broker.core.lines import count_bodies, forget_bodies
-from broker.core.message import (
-    ORIGIN,
-    Entry,
-    Message,
-    bodies_bytes,
-    body_bytes,
-    entries_size,
-)
+from broker.core.message import ORIGIN, TTL, Entry, Message, bodies_bytes, body_bytes, entries_size
 from broker.core.paging import Paged
 from broker.core.reading import push_all
 from broker.core.retries import Retries
@@ -60,7 +53,7 @@ class Queue:
 
     __slots__ = (
         "_is_touched", "arguments", "auto_delete", "bodies_from", "body_bytes", "broker",
-        "consumers", "durable", "dying", "expiry", "is_deleted", "lasting", "lease",
+        "consumers", "durable", "dying", "expiry", "is_deleted", "is_limited", "lasting", "lease",
         "line_type", "name", "next_number", "owner", "paged", "reading", "ready", "ready_bytes",
         "reserved_to", "retries", "returned", "returned_bytes", "rules", "scratch", "stores",
         "unacked_bytes", "unacked_count", "vhost_name", "waiting",
@@ -88,6 +81,7 @@ class Queue:
         # What its arguments and policies say; who declares it, applies them.
         self.rules = NO_RULES
         self.is_deleted = False
+        self.is_limited = False
         self.ready_bytes = 0
         self.returned_bytes = 0
         self.unacked_count = self.unacked_bytes = 0
@@ -169,6 +163,7 @@ class Queue:
     def follow(self, rules: QueueRules) -> None:
         """From now on these rules hold for its messages."""
         before, self.rules = self.rules, rules
+        self.is_limited = rules.has_limit
         if rules.message_ttl is not None and before.message_ttl is None:
             self.expiry = self.expiry or Expiry(self)
             self.expiry.begin_ttl()
@@ -222,10 +217,10 @@ class Queue:
             self.paged.add(entries, size)
         self.broker.memory_used += size
         self.broker.work += count
-        *_, published, ttl = messages[0][ORIGIN]
-        if ttl is not None and published is not None:
+        if messages[0][ORIGIN][TTL] is not None:
+            *_, published, ttl = messages[0][ORIGIN]
             self.expect(published, ttl, number, number + count)
-        if self.rules.max_length_bytes is not None:
+        if self.is_limited and self.rules.max_length_bytes is not None:
             self.body_bytes += sum(map(body_bytes, messages))
         if self.ready_bytes > PACE_FROM and self.consumers:
             self.broker.is_behind = True
@@ -235,23 +230,24 @@ class Queue:
             self._is_touched = True
             self.broker.touched.append(self)
 
-    def expect(self, published: int, ttl: int, first: int, stop: int) -> None:
+    def expect(self, published: int | None, ttl: int | None, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` came with an expiration."""
-        if self.expiry is None:
-            self.expiry = Expiry(self)
+        assert published is not None and ttl is not None  # noqa: PT018  # neither without the other
+        self.expiry = self.expiry or Expiry(self)
         self.expiry.expect(published, ttl, first, stop)
 
     def deliver(self) -> None:
         """Gives ready messages to consumers, in order and in turn, while both are there; what is
         left is judged by the rules of the queue."""
         self._is_touched = False
-        if self.expiry is not None and not self.expiry.make_ready():
+        expiry = self.expiry
+        if expiry is not None and not expiry.make_ready():
             return
         is_final = hand_out(self)
-        if self.rules.drops and is_final:
+        if self.is_limited and is_final and self.rules.drops:
             drop_head(self)
-        if self.expiry is not None:
-            self.expiry.watch(is_final=is_final)
+        if expiry is not None:
+            expiry.watch(is_final=is_final)
 
     def hand_over(self, consumer: Consumer, entries: list[Entry], size: int) -> None:
         """Entries that left the ready ones go to a consumer."""
@@ -269,7 +265,8 @@ class Queue:
     def leave(self, entries: list[Entry], size: int, *, is_settled: bool) -> None:
         """Entries that left the ready ones are handed out, and are counted where they are now."""
         self.ready_bytes -= size
-        forget_bodies(self, entries)
+        if self.is_limited:
+            forget_bodies(self, entries)
         if self.lasting is not None:
             self.lasting.handed_out(entries, is_settled=is_settled)
         if self.scratch is not None and is_settled:

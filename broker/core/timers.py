@@ -69,6 +69,8 @@ class Timers:
     def advance(self, now: int, most: int = 1024) -> bool:
         """It is `now`: what is due happens, at most so many. Whether more is due."""
         self.now = now = max(now, self.now)
+        if not self._alarms or self._alarms[0][0] > now:
+            return False
         for _ in range(most):
             if self.next is None or self.next > now:
                 return False
