@@ -88,7 +88,9 @@ class Graves:
             if queue is None:
                 break
             line = self.lines.pop(queue)
-            room -= max(1, self._bury_first(queue, line, room))
+            if line:
+                room -= max(1, self._bury_first(queue, line, room))
+            # What was read may be gone, so that there was nothing left to bury.
             if line:
                 # The others have their turns first.
                 self.lines[queue] = line

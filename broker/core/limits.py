@@ -3,6 +3,7 @@ Limit"). Judged after what ready consumers could take."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from broker.core.lines import first, take_first
@@ -18,25 +19,17 @@ DROPPED_AT_ONCE = 1000
 """Messages that are dropped in one go."""
 
 
-def is_full(queue: Queue, message: Message) -> bool:
-    """Whether one more message, this one, is too much for the queue."""
-    rules = queue.rules
-    if rules.max_length is not None and queue.messages_ready >= rules.max_length:
-        return True
-    if rules.max_length_bytes is None:
-        return False
-    return queue.octets_ready + body_bytes(message) > rules.max_length_bytes
-
-
-def has_room(queue: Queue, messages: list[Message]) -> bool:
-    """Whether all of these fit into a queue that may refuse what is published, as it is now."""
-    rules = queue.rules
-    if not rules.refuses:
-        return True
-    length, octets = rules.max_length, rules.max_length_bytes
+def has_room(queue: Queue, messages: Sequence[Message]) -> bool:
+    """Whether all of these fit into the queue as it is now."""
+    length, octets = queue.rules.max_length, queue.rules.max_length_bytes
     if length is not None and queue.messages_ready + len(messages) > length:
         return False
     return octets is None or queue.octets_ready + sum(map(body_bytes, messages)) <= octets
+
+
+def is_full(queue: Queue, message: Message) -> bool:
+    """Whether one more message, this one, is too much for the queue."""
+    return not has_room(queue, (message,))
 
 
 def is_over(queue: Queue) -> bool:

@@ -120,9 +120,9 @@ def make_policy(name: str, value: Mapping[str, object], *, is_operator: bool = F
     policy = Policy(
         name=name,
         pattern=value.get("pattern"),  # type: ignore[arg-type]  # all of it is checked here
-        definition=definition,  # type: ignore[arg-type]
+        definition=definition,  # type: ignore[arg-type]  # the same
         apply_to=str(value.get("apply-to", "all")),
-        priority=value.get("priority", 0),  # type: ignore[arg-type]
+        priority=value.get("priority", 0),  # type: ignore[arg-type]  # the same
         is_operator=is_operator,
     )
     check_policy(policy)

@@ -138,10 +138,8 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
 def _count_bodies(queue: Queue, read: list[Entry], alive: list[Entry]) -> None:
     """Bodies that were in the log at the start count from now on; those of others that have expired
     count no more."""
-    new = [entry for entry in alive if entry[NUMBER] < queue.bodies_from]
     known = [entry for entry in read if entry[NUMBER] >= queue.bodies_from]
-    still = [entry for entry in alive if entry[NUMBER] >= queue.bodies_from]
-    queue.body_bytes += bodies_bytes(new) + bodies_bytes(still) - bodies_bytes(known)
+    queue.body_bytes += bodies_bytes(alive) - bodies_bytes(known)
 
 
 def _page_in(queue: Queue, paged: Paged, entries: list[Entry], size: int) -> None:

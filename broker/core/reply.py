@@ -26,7 +26,6 @@ class ReplyChannel:
     lasting = None
     shares_room = False
     rules = NO_RULES
-    next_number = 0
 
     def __init__(self, sink: ReplySink) -> None:
         self._sink = sink

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.core.arguments import EXPIRY_MAX_MS
 from broker.core.deadlines import DEADLINE_BYTES, Deadlines
 from broker.core.message import NUMBER, RETURNS, Entry, entries_size
 from broker.core.rules import QueueRules
@@ -116,9 +117,5 @@ def delay_ms(rules: QueueRules, times: int) -> int:
         try:
             delay = int(least * multiplier ** (times - 1))
         except OverflowError:
-            delay = DELAY_MAX_MS
-    return min(delay, DELAY_MAX_MS if most is None else most)
-
-
-DELAY_MAX_MS = 315_360_000_000
-"""Ten years, as for everything that expires."""
+            delay = EXPIRY_MAX_MS
+    return min(delay, EXPIRY_MAX_MS if most is None else most)

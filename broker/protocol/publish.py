@@ -194,7 +194,9 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
 def _all_fit(route: Route, messages: list[Message]) -> bool:
     """Whether no queue will refuse any of these, whatever its consumers take meanwhile."""
     queues = route.queues
-    return queues is not None and all(has_room(queue, messages) for queue in queues)
+    if queues is None:
+        return False
+    return all(has_room(queue, messages) for queue in queues if queue.rules.refuses)
 
 
 def publish_special(channel: Channel, route: Route, message: Message) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.core import paging, reading
+from broker.core import graves, paging, reading
 from broker.wire.frames import HEADER, frame
 from broker.wire.methods import shortstr
 from broker.wire.properties import DELIVERY_MODE, EXPIRATION, headers_table
@@ -352,3 +352,21 @@ def test_a_purge_while_contents_are_read_leaves_nothing() -> None:
     client.tell(Queue.Purge, queue="d")
     site.settle_down()
     assert site.broker.memory_used == 0
+
+
+def test_what_is_gone_when_it_was_read_upsets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contents are asked for, and no log has them any more when the answer comes."""
+    asked: list[Any] = []
+    monkeypatch.setattr(graves, "read_contents", lambda queue, entries, done: asked.append(done))
+    site = DurableSite(now=NOW, memory=60_000)
+    client = site.connect()
+    declare(site, client)
+    for _ in range(300):
+        client.feed(publish_octets(b"x" * 100, **expiring(1000)))
+        site.settle_down()
+    site.wait_until(NOW + 1000)
+    assert len(asked) == 1
+    while asked:
+        asked.pop()([])
+        site.wait_until(site.broker.timers.now + 10)
+    assert not site.broker.graves.lines

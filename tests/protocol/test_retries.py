@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.retries import DELAY_MAX_MS, delay_ms
+from broker.core.arguments import EXPIRY_MAX_MS
+from broker.core.retries import delay_ms
 from broker.core.rules import QueueRules
 from broker.wire.table import Field
 from tests.protocol.client import Basic, Client, Queue, Site, Tx, publish_octets, text
@@ -64,7 +65,7 @@ def test_waits_grow_as_the_rules_say(
 
 def test_no_wait_is_longer_than_ten_years() -> None:
     rules = QueueRules(delayed_retry_multiplier=1e300)
-    assert delay_ms(rules, 5000) == delay_ms(QueueRules(), 2**60) == DELAY_MAX_MS
+    assert delay_ms(rules, 5000) == delay_ms(QueueRules(), 2**60) == EXPIRY_MAX_MS
 
 
 def test_a_message_that_failed_waits_and_lets_others_pass(site: Site, client: Client) -> None:
