@@ -1,5 +1,6 @@
 """A worker and the application that sends it tasks, for the length of a test."""
 
+import json
 import signal
 import uuid
 from collections.abc import Iterator
@@ -54,9 +55,11 @@ class Worker(NamedTuple):
 
 
 @contextmanager
-def application(broker: RunningBroker, backend: str, queue: str) -> Iterator[Celery]:
+def application(
+    broker: RunningBroker, backend: str, queue: str, arguments: dict[str, Any] | None = None
+) -> Iterator[Celery]:
     """The application in this process, with all its connections closed at the end."""
-    with create_app(broker.url, backend, queue) as app:
+    with create_app(broker.url, backend, queue, arguments) as app:
         try:
             yield app
         finally:
@@ -68,12 +71,18 @@ def application(broker: RunningBroker, backend: str, queue: str) -> Iterator[Cel
 
 
 def start_worker(
-    broker: RunningBroker, backend: str, queue: str, *options: str
+    broker: RunningBroker,
+    backend: str,
+    queue: str,
+    *options: str,
+    arguments: dict[str, Any] | None = None,
 ) -> tuple[str, Program]:
     """Start a worker; return its node name and its process, to be used as a context."""
     node = f"{uuid.uuid4()}@localhost"
     module = ("-m", "tests.clients.celery_worker")
-    return node, Program(*module, broker.url, backend, queue, "-n", node, *options, cwd=ROOT)
+    words = (*module, broker.url, backend, queue, "-n", node, *options)
+    env = {"QUEUE_ARGUMENTS": json.dumps(arguments)}
+    return node, Program(*words, cwd=ROOT, env=env)
 
 
 @contextmanager

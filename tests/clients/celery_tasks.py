@@ -1,20 +1,31 @@
 """The Celery application of the tests, the same in the worker's process and in the test's."""
 
+import os
+import signal
 import threading
 import time
 from typing import Any
 
 from celery import Celery, Task
 from celery.utils.log import get_task_logger
+from kombu.entity import Exchange, Queue
 
 logger = get_task_logger(__name__)
 
 
-def create_app(broker_url: str, backend: str, queue: str) -> Celery:
-    """An application whose tasks go to `queue` and whose results go to `backend`."""
+def create_app(
+    broker_url: str, backend: str, queue: str, arguments: dict[str, Any] | None = None
+) -> Celery:
+    """An application whose tasks go to `queue`, with these arguments, and whose results go to
+    `backend`."""
     app = Celery("tests", broker=broker_url, backend=backend)
     app.conf.update(
         task_default_queue=queue,
+        task_queues=[
+            Queue(queue, Exchange(queue), routing_key=queue, queue_arguments=arguments),
+        ]
+        if arguments
+        else None,
         worker_prefetch_multiplier=1,
         worker_send_task_events=True,
         task_send_sent_event=True,
@@ -28,6 +39,13 @@ def create_app(broker_url: str, backend: str, queue: str) -> Celery:
         app.task(name=function.__name__)(function)
     app.task(name="flaky", bind=True, max_retries=3)(flaky)
     app.task(name="stuck", bind=True, acks_late=True)(stuck)
+    app.task(name="lost", bind=True, acks_late=True, reject_on_worker_lost=True)(lost)
+    app.task(
+        name="unreachable",
+        bind=True,
+        autoretry_for=(ConnectionError,),
+        retry_kwargs={"max_retries": 2, "countdown": 0.1},
+    )(unreachable)
     return app
 
 
@@ -64,3 +82,17 @@ def stuck(self: Task) -> str:
         logger.info("stuck began")
         threading.Event().wait()
     return "redelivered"
+
+
+def lost(self: Task) -> str:
+    """End the worker's process when delivered for the first time; return when redelivered."""
+    if not self.request.delivery_info["redelivered"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "redelivered"
+
+
+def unreachable(self: Task, failures: int) -> int:
+    """Fail `failures` times, each time retried by Celery itself; return the attempt."""
+    if self.request.retries < failures:
+        raise ConnectionError("nobody there")
+    return int(self.request.retries) + 1

@@ -34,6 +34,12 @@ def test_failing_task_is_retried_until_it_succeeds(worker: Worker) -> None:
     assert worker.result("flaky", 2) == 3
 
 
+def test_exceptions_named_for_it_are_retried_by_celery_itself(worker: Worker) -> None:
+    assert worker.result("unreachable", 2) == 3
+    with pytest.raises(ConnectionError, match="nobody there"):
+        worker.result("unreachable", 3)
+
+
 def test_task_with_countdown_runs_when_it_is_due(worker: Worker) -> None:
     due = time.time() + 0.7
     ran = worker.result("now", countdown=0.7)

@@ -5,7 +5,13 @@ from collections.abc import Callable
 
 from tests.conftest import BrokerProcess, RunningBroker
 
-from .celery_session import DEADLINE_SECONDS, application, delete_queue, start_worker
+from .celery_session import (
+    DEADLINE_SECONDS,
+    application,
+    delete_queue,
+    running_worker,
+    start_worker,
+)
 
 
 def test_task_of_a_killed_worker_runs_again_on_another(broker: RunningBroker) -> None:
@@ -21,6 +27,12 @@ def test_task_of_a_killed_worker_runs_again_on_another(broker: RunningBroker) ->
                 assert stuck.get(timeout=DEADLINE_SECONDS) == "redelivered"
     finally:
         delete_queue(broker, queue)
+
+
+def test_task_whose_process_is_killed_runs_again_on_the_same_worker(broker: RunningBroker) -> None:
+    options = ("-P", "prefork", "-c", "1", "--without-mingle")
+    with running_worker(broker, "rpc://", *options) as worker:
+        assert worker.result("lost") == "redelivered"
 
 
 def test_worker_returns_to_a_restarted_broker(start_broker: Callable[..., BrokerProcess]) -> None:

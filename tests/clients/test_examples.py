@@ -5,14 +5,27 @@ from pathlib import Path
 
 import pika
 import pytest
+from kombu.transport.native_delayed_delivery import (
+    CELERY_DELAYED_DELIVERY_EXCHANGE,
+    MAX_LEVEL,
+    level_name,
+)
 
 from tests.conftest import RunningBroker
 
 from .program import Program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-QUEUES = ("task_queue", "rpc_queue", "celery")
-EXCHANGES = ("logs", "direct_logs", "topic_logs")
+LEVELS = tuple(level_name(level) for level in range(MAX_LEVEL + 1))
+QUEUES = ("task_queue", "rpc_queue", "celery", "jobs", *LEVELS)
+EXCHANGES = (
+    "logs",
+    "direct_logs",
+    "topic_logs",
+    "jobs",
+    CELERY_DELAYED_DELIVERY_EXCHANGE,
+    *LEVELS,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -187,19 +200,34 @@ def test_receivers_without_a_key_say_how_to_use_them(broker: RunningBroker) -> N
             assert program.process.wait() == 1
 
 
-def test_celery_application_runs_its_tasks(broker: RunningBroker) -> None:
-    folder = EXAMPLES / "celery_app"
+def enqueue(broker: RunningBroker, name: str) -> list[str]:
+    """What `enqueue.py` of a Celery application prints while its worker runs."""
+    folder = EXAMPLES / name
     worker = ("-m", "celery", "-A", "tasks", "worker", "--loglevel", "INFO", "-c", "2")
     assert (folder / "tasks.py").exists()
     with Program(*worker, cwd=folder, env={"AMQP_URL": broker.url}) as celery:
         celery.expect(" ready.")
-        with Program("enqueue.py", broker.url, cwd=folder) as enqueue:
-            assert enqueue.finish() == [
-                " [x] add: 5",
-                " [x] fetch: http://example.com/ fetched at attempt 3",
-                " [x] countdown: ran after half a second",
-                " [x] group: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]",
-            ]
+        with Program("enqueue.py", broker.url, cwd=folder) as program:
+            return program.finish()
+
+
+def test_celery_application_runs_its_tasks(broker: RunningBroker) -> None:
+    assert enqueue(broker, "celery_app") == [
+        " [x] add: 5",
+        " [x] fetch: http://example.com/ fetched at attempt 3",
+        " [x] countdown: ran after half a second",
+        " [x] group: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]",
+    ]
+
+
+def test_celery_tasks_wait_in_the_broker_until_they_are_due(broker: RunningBroker) -> None:
+    *reminders, charged = enqueue(broker, "celery_delayed")
+    assert charged == " [x] order-0 charged at attempt 2"
+    said = [line.removesuffix(" s").split(": after ") for line in reminders]
+    assert [order for order, _ in said] == [f" [x] order-{seconds}" for seconds in range(4)]
+    waited = [float(time) for _, time in said]
+    assert waited == sorted(waited)
+    assert all(seconds >= place for place, seconds in enumerate(waited))
 
 
 def test_poison_message_is_tried_three_times_and_set_aside(broker: RunningBroker) -> None:
