@@ -1,8 +1,8 @@
 """`python -m tests.scale`: what a broker takes at scale.
 
 Prints figures; nothing is judged, since machines differ. Linux only: it reads /proc. Without
---backlog, --recovery, --churn or --machine: memory at rest, memory of idle connections, cost of
-many queues.
+one of --backlog, --recovery, --churn, --delayed, --expiring, --machine: memory at rest, memory of
+idle connections, cost of many queues.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from tests.scale.machine import measure_machine
 from tests.scale.publishes import SIZE_MAX, SIZE_MIN
 from tests.scale.queues import measure_queues
 from tests.scale.recovery import measure_empty, measure_recovery
+from tests.scale.timed_publishes import Kind
+from tests.scale.waiting import Waiting, measure_waiting
 
 COMPARE_MAX = 200_000
 """Messages that are held in memory for comparison, unless told."""
@@ -41,6 +43,8 @@ def command_line() -> argparse.ArgumentParser:
     which.add_argument("--backlog", type=int, metavar="N", help="publish N messages, then drain")
     which.add_argument("--recovery", type=int, metavar="N", help="kill with N messages, start")
     which.add_argument("--churn", type=int, metavar="N", help="N messages pass through a queue")
+    which.add_argument("--delayed", type=int, metavar="N", help="N messages wait at an exchange")
+    which.add_argument("--expiring", type=int, metavar="N", help="N messages with mixed TTLs")
     which.add_argument("--machine", type=float, metavar="S", help="what the machine alone takes")
     parser.add_argument("--folder", type=Path, help="where folders are made [temporary files]")
     parser.add_argument("--size", type=body_size, default=1000, help="octets of a body [1000]")
@@ -67,6 +71,9 @@ def command_line() -> argparse.ArgumentParser:
     churn = parser.add_argument_group("--churn")
     churn.add_argument("--alive", type=int, default=1000, metavar="N", help="at a time [1000]")
 
+    waiting = parser.add_argument_group("--delayed and --expiring")
+    waiting.add_argument("--due", type=int, default=10_000, metavar="N", help="in a second [10000]")
+
     rest = parser.add_argument_group("memory and queues")
     rest.add_argument("--connections", type=int, default=1000)
     rest.add_argument("--queues", type=int, default=10_000)
@@ -89,6 +96,10 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         measure_recovery(folder, options.recovery, size, memory, options.runs)
     elif options.churn is not None:
         measure_churn(folder, options.churn, options.alive, size, memory)
+    elif options.delayed is not None or options.expiring is not None:
+        kind = Kind.EXPIRING if options.delayed is None else Kind.DELAYED
+        number = options.delayed or options.expiring
+        measure_waiting(folder, Waiting(kind, number, options.due, size, ("--memory", memory)))
     elif options.machine is not None:
         measure_machine(folder, options.machine)
     else:

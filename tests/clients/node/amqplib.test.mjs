@@ -143,6 +143,77 @@ test("get answers false when the queue is empty", async () => {
   assert.equal(await channel.get(name), false);
 });
 
+test("what expires or is rejected goes to the dead-letter exchange", async () => {
+  await channel.assertExchange(name, "fanout", { durable: false, autoDelete: true });
+  const dead = await channel.assertQueue("", { exclusive: true });
+  await channel.bindQueue(dead.queue, name, "");
+  const { next } = await consume(channel, dead.queue, { noAck: true });
+  await channel.assertQueue(`${name}-jobs`, { exclusive: true, deadLetterExchange: name });
+  const jobs = await consume(channel, `${name}-jobs`);
+  channel.sendToQueue(`${name}-jobs`, Buffer.from("poison"));
+  channel.nack(await jobs.next(), false, false);
+  const poison = await next();
+  assert.equal(poison.content.toString(), "poison");
+  assert.equal(poison.properties.headers["x-death"][0].reason, "rejected");
+  await channel.cancel(jobs.consumerTag);
+  // Behind one that lives longer.
+  channel.sendToQueue(`${name}-jobs`, Buffer.from("long"), { expiration: 60000 });
+  channel.sendToQueue(`${name}-jobs`, Buffer.from("short"), { expiration: 20 });
+  const short = await next();
+  assert.equal(short.content.toString(), "short");
+  assert.equal(short.properties.expiration, undefined);
+  const [death] = short.properties.headers["x-death"];
+  assert.deepEqual(
+    [death.reason, death.queue, death["original-expiration"]],
+    ["expired", `${name}-jobs`, "20"],
+  );
+});
+
+test("what has a higher priority goes first", async () => {
+  await channel.assertQueue(name, { exclusive: true, maxPriority: 10 });
+  for (const priority of [1, 10, 5, 10]) {
+    channel.sendToQueue(name, Buffer.from(String(priority)), { priority });
+  }
+  await channel.checkQueue(name);
+  const { next } = await consume(channel, name, { noAck: true });
+  const got = [];
+  for (let count = 0; count < 4; count += 1) got.push((await next()).content.toString());
+  assert.deepEqual(got, ["10", "10", "5", "1"]);
+});
+
+test("a full queue that refuses is a nack", async () => {
+  const confirming = await connection.createConfirmChannel();
+  const options = { exclusive: true, maxLength: 1, arguments: { "x-overflow": "reject-publish" } };
+  await confirming.assertQueue(name, options);
+  const send = (text) =>
+    new Promise((resolve) => {
+      confirming.sendToQueue(name, Buffer.from(text), {}, (error) => resolve(!error));
+    });
+  assert.equal(await send("one"), true);
+  assert.equal(await send("two"), false);
+  assert.equal((await confirming.get(name, { noAck: true })).content.toString(), "one");
+  assert.equal(await send("three"), true);
+});
+
+test("a delayed message comes when it is due", async () => {
+  const options = { durable: false, autoDelete: true, arguments: { "x-delayed-type": "topic" } };
+  await channel.assertExchange(name, "x-delayed-message", options);
+  await channel.assertQueue(name, { exclusive: true });
+  await channel.bindQueue(name, name, "order.#");
+  const { next } = await consume(channel, name, { noAck: true });
+  const began = Date.now();
+  for (const delay of [300, 100, 0]) {
+    const headers = { "x-delay": delay };
+    channel.publish(name, "order.placed", Buffer.from(String(delay)), { headers });
+  }
+  for (const delay of [0, 100, 300]) {
+    const message = await next();
+    assert.equal(message.content.toString(), String(delay));
+    assert.ok(Date.now() - began >= delay - 5);
+    assert.equal(message.properties.headers["x-delay"], 0 - delay);
+  }
+});
+
 test("a channel error is an event of the channel only", async () => {
   const failing = await connection.createChannel();
   const failed = once(failing, "error");
