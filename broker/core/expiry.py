@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heapify
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from broker.core.dead_letters import EXPIRED
@@ -33,8 +34,10 @@ from broker.core.message import (
     PUBLISHED,
     TTL,
     Entry,
+    Message,
     Origin,
     entry_size,
+    origin_of,
 )
 from broker.core.reading import fetch
 
@@ -85,11 +88,24 @@ class Expiry:
         """The queue has a TTL from now on."""
         self._since = self.queue.broker.timers.now
 
-    def expect(self, published: int, own: int, first: int, stop: int) -> None:
-        """Messages `first` to `stop - 1` came with an expiration of their own."""
+    def expect(self, messages: Iterable[Message], first: int) -> None:
+        """Messages from number `first` on came with an expiration."""
         # They may expire before others that came before them; also under a TTL of the queue that
         # is shorter, since that may change.
-        self._came.append((published + own, first, stop))
+        for (*_, published, own), run in groupby(map(origin_of, messages)):
+            assert published is not None and own is not None  # noqa: PT018  # always together
+            stop = first + sum(1 for _ in run)
+            self._came.append((published + own, first, stop))
+            first = stop
+
+    def expect_again(self, expiring: Iterable[tuple[int, int, int]]) -> None:
+        """Messages were there when the broker started: (deadline, first number, number behind the
+        last one)."""
+        now = self.queue.broker.timers.now
+        use_sparse(self.queue)
+        for deadline, start, stop in expiring:
+            for number in range(start, stop):
+                self._deadlines.add(deadline, number, now)
 
     def returned(self, entries: Iterable[Entry]) -> None:
         """Messages came back."""

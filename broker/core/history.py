@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from broker.core.dead_letters import carbon_copies
 from broker.core.delayed import apart
 from broker.core.exchange import Destination, Exchange
+from broker.core.expiring import Expiring
 from broker.core.limits import is_full, is_over
 from broker.core.lines import first, take_first
 from broker.core.message import (
@@ -67,8 +68,11 @@ class History(Queue):
         super().publish(messages, size)
         self.broker.counters.messages_routed -= len(messages)
 
-    def expect(self, published: int | None, ttl: int | None, first: int, stop: int) -> None:
+    def expect(self, messages: Sequence[Message], first: int) -> None:
         """An expiration counts from when a message comes to a queue, not here."""
+
+    def expect_again(self, expiring: Expiring) -> None:
+        """Nor does it after a start."""
 
     def deliver(self) -> None:
         """Drops what is too much."""

@@ -96,8 +96,8 @@ class Journal:
     def put(
         self, queues: Sequence[Lasting], firsts: Sequence[int], messages: Sequence[Message]
     ) -> None:
-        """Messages of one origin and framing went to these queues, with numbers from `firsts` on
-        that are above all others."""
+        """Messages that can be one record (`records.put`) went to these queues, with numbers from
+        `firsts` on that are above all others."""
         for queue, run in zip(queues, self._store(queues, firsts, messages), strict=True):
             queue.stored.add(run)
             queue.next_number = run.stop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.core.message import ORIGIN, Entry, Origin, bodies_bytes
+from broker.core.message import ORIGIN, TTL, Entry, Origin, bodies_bytes
 from broker.core.queue import Queue
 from broker.core.rules import QueueRules
 
@@ -62,9 +62,8 @@ class Lane(Part):
         for number, message, _ in entries:
             if message[ORIGIN] is endless:
                 continue
-            *_, published, ttl = message[ORIGIN]
-            if ttl is not None and published is not None:
-                self.expect(published, ttl, number, number + 1)
+            if message[ORIGIN][TTL] is not None:
+                self.expect([message], number)
             else:
                 endless = message[ORIGIN]
         if self.rules.max_length_bytes is not None:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from broker.core.expiring import Expiring
 from broker.core.message import NUMBER, Entry, Message
 from broker.core.noted import Noted
 from broker.core.stored import StoredRuns
@@ -55,9 +56,8 @@ class Lasting:
         self._on_reserved: Callable[[int], None] = lambda number: None
         self.returns = Noted(partial(journal.note_returns, queue_id), journal.grow_index)
         self.held = Noted(partial(journal.note_held, queue_id), journal.grow_index)
-        # While a log is read: messages that came with an expiration, as (published, ttl, first
-        # number, number behind the last one).
-        self.expiring: list[tuple[int, int, int, int]] = []
+        # While a log is read: messages that came with an expiration.
+        self.expiring = Expiring()
         # The log says all of these numbers from this batch on, whatever goes before it.
         self.counted_at = journal.position
         journal.queues[queue_id] = self

@@ -52,6 +52,7 @@ header of the octets object (33), a number (32); measured on CPython 3.11."""
 
 content_of = itemgetter(CONTENT)
 message_of = itemgetter(MESSAGE)
+origin_of = itemgetter(ORIGIN)
 
 
 def framing(channel: int, frame_max: int) -> int:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from broker.core.expiring import can_join
 from broker.core.lasting import Lasting
 from broker.core.message import (
     FRAMING,
@@ -121,13 +122,17 @@ class Paged:
         entry = fresh.popleft()
         run = [entry]
         size = entry_size(entry)
-        origin, framing = entry[MESSAGE][ORIGIN], entry[MESSAGE][FRAMING]
+        framing = entry[MESSAGE][FRAMING]
         scratch = self.queue.scratch
         while fresh and size < RECORD_BYTES:
             number, message, _ = fresh[0]
             is_next = number == run[-1][NUMBER] + 1
             is_next = is_next and (scratch is None or number != scratch.next_number)
-            if not is_next or message[ORIGIN] is not origin or message[FRAMING] != framing:
+            if not is_next or message[FRAMING] != framing:
+                break
+            if message[ORIGIN] is not run[-1][MESSAGE][ORIGIN] and not can_join(
+                run[-1][MESSAGE], message, len(run)
+            ):
                 break
             size += entry_size(fresh[0])
             run.append(fresh.popleft())

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from broker.core.consumer import Consumer
 from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
+from broker.core.expiring import Expiring
 from broker.core.expiry import Expiry, Lease
 from broker.core.graves import without_worn
 from broker.core.lasting import Lasting
@@ -218,8 +219,7 @@ class Queue:
         self.broker.memory_used += size
         self.broker.work += count
         if messages[0][ORIGIN][TTL] is not None:
-            *_, published, ttl = messages[0][ORIGIN]
-            self.expect(published, ttl, number, number + count)
+            self.expect(messages, number)
         if self.is_limited and self.rules.max_length_bytes is not None:
             self.body_bytes += sum(map(body_bytes, messages))
         if self.ready_bytes > PACE_FROM and self.consumers:
@@ -230,11 +230,15 @@ class Queue:
             self._is_touched = True
             self.broker.touched.append(self)
 
-    def expect(self, published: int | None, ttl: int | None, first: int, stop: int) -> None:
-        """Messages `first` to `stop - 1` came with an expiration."""
-        assert published is not None and ttl is not None  # noqa: PT018  # neither without the other
+    def expect(self, messages: Sequence[Message], first: int) -> None:
+        """Messages from number `first` on came with an expiration."""
         self.expiry = self.expiry or Expiry(self)
-        self.expiry.expect(published, ttl, first, stop)
+        self.expiry.expect(messages, first)
+
+    def expect_again(self, expiring: Expiring) -> None:
+        """These messages with expirations were in the log when the broker started."""
+        self.expiry = self.expiry or Expiry(self)
+        self.expiry.expect_again(expiring)
 
     def deliver(self) -> None:
         """Gives ready messages to consumers, in order and in turn, while both are there; what is

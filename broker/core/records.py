@@ -25,12 +25,14 @@ from typing import NamedTuple, TypeAlias
 
 from broker.core.message import (
     MESSAGE_OVERHEAD,
+    ORIGIN,
     PERSISTENT,
     PUBLISHED,
     TTL,
     Message,
     Origin,
     make_origin,
+    with_time,
 )
 from broker.wire.table import Table, decode_table
 
@@ -49,7 +51,9 @@ _TIMED = 1 << 62
 """And these say when they were published, in milliseconds since 1970, behind the header sizes."""
 _EXPIRING = 1 << 61
 """And these came with an expiration, in milliseconds, behind that."""
-_FRAMING = (1 << 61) - 1
+_EACH = 1 << 60
+"""And the expirations differ: there is one for each message."""
+_FRAMING = (1 << 60) - 1
 _TIME = struct.Struct("<Q")
 TARGETS_MAX = 2**16 - 1
 """Queues of one put record."""
@@ -60,8 +64,9 @@ _ROWS_MAX = 1 << 26
 to be counted in four."""
 
 
-Expiring: TypeAlias = "tuple[int, int] | None"
-"""When messages were published, and after how long they expire, as far as they say that."""
+Expiring: TypeAlias = "tuple[int, Sequence[int]] | None"
+"""When messages were published, and after how long they expire, one for all or one for each, as far
+as they say that."""
 
 
 class Kind(enum.IntEnum):
@@ -95,6 +100,9 @@ class Put(NamedTuple):
 
     targets: list[tuple[int, int]]
     origin: Origin
+    """That of the first message."""
+    ttls: Sequence[int]
+    """If they are not of one origin: how long each of them lives."""
     framing: int
     sizes: array[int]
     header_sizes: array[int]
@@ -104,7 +112,10 @@ class Put(NamedTuple):
     def messages(self, batch: bytes) -> list[Message]:
         """The messages; `batch` is what the record was read from."""
         contents = _cutter(self.sizes.tobytes()).unpack_from(batch, self.contents_at)
-        columns = contents, self.header_sizes, repeat(self.origin), repeat(self.framing)
+        origins: Iterable[Origin] = repeat(self.origin)
+        if self.ttls:
+            origins = [with_time(self.origin, self.origin[PUBLISHED], ttl) for ttl in self.ttls]
+        columns = contents, self.header_sizes, origins, repeat(self.framing)
         return list(zip(*columns))  # noqa: B905  # two of them never end
 
     @property
@@ -123,13 +134,13 @@ def _cutter(sizes: bytes) -> struct.Struct:
 
 def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list[bytes]:
     """A put record, in pieces: its head, then the contents as they are. All messages are of one
-    origin and one framing. At most TARGETS_MAX targets."""
+    framing and one origin, but for how long they live (`can_join`). At most TARGETS_MAX targets."""
     _, _, origin, framing = messages[0]
     contents = [message[0] for message in messages]
     sizes = column("I", map(len, contents))
     headers = column("I", [message[1] for message in messages])
     names = origin[2][1:-1]
-    flags, times = _times(origin)
+    flags, times = _times(messages)
     body = b"".join(
         [
             _TARGETS.pack(len(targets)),
@@ -146,16 +157,20 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
     return [HEAD.pack(Kind.PUT, total) + body, *contents]
 
 
-def _times(origin: Origin) -> tuple[int, bytes]:
+def _times(messages: Sequence[Message]) -> tuple[int, bytes]:
     """What stands beside the framing, and when these messages were published and expire."""
+    origin, octets = messages[0][ORIGIN], b""
     flags = 0 if origin[PERSISTENT] else _TRANSIENT
-    octets = b""
     if origin[PUBLISHED] is not None:
         flags |= _TIMED
         octets += _TIME.pack(origin[PUBLISHED])
     if origin[TTL] is not None:
         flags |= _EXPIRING
-        octets += _TIME.pack(origin[TTL])
+        if any(message[ORIGIN] is not origin for message in messages):
+            flags |= _EACH
+            octets += column("Q", [message[ORIGIN][TTL] or 0 for message in messages])
+        else:
+            octets += _TIME.pack(origin[TTL])
     return flags, octets
 
 
@@ -179,12 +194,17 @@ def read_put(batch: bytes, at: int) -> Put:
     if framing & _TIMED:
         (published,) = _TIME.unpack_from(batch, at)
         at += _TIME.size
-    if framing & _EXPIRING:
+    ttls: Sequence[int] = ()
+    if framing & _EACH:
+        ttls = read_column("Q", batch, at, count)
+        ttl = ttls[0]
+        at += _TIME.size * count
+    elif framing & _EXPIRING:
         (ttl,) = _TIME.unpack_from(batch, at)
         at += _TIME.size
     is_persistent = not framing & _TRANSIENT
     origin = _origin(names, is_persistent, published, ttl)
-    return Put(targets, origin, framing & _FRAMING, sizes, headers, at)
+    return Put(targets, origin, ttls, framing & _FRAMING, sizes, headers, at)
 
 
 def read_put_targets(batch: bytes, at: int) -> tuple[list[tuple[int, int]], int, Expiring]:
@@ -210,8 +230,7 @@ def _read_expiring(batch: bytes, at: int, framing: int, count: int) -> Expiring:
         return None
     at += _RUN.size + 8 * count
     (published,) = _TIME.unpack_from(batch, at)
-    (ttl,) = _TIME.unpack_from(batch, at + _TIME.size)
-    return published, ttl
+    return published, read_column("Q", batch, at + _TIME.size, count if framing & _EACH else 1)
 
 
 def _origin(names: bytes, persistent: bool, published: int | None, ttl: int | None) -> Origin:

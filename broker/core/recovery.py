@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from broker.core import definitions, records
 from broker.core.batches import Batches
 from broker.core.delayed import Delayed
+from broker.core.expiring import Expiring
 from broker.core.history import History
 from broker.core.journal import Journal
 from broker.core.lanes import Lane
@@ -86,7 +87,7 @@ class Recovery:
         for queue_id, first in targets:
             queue = self._queue(queue_id)
             if expiring is not None:
-                queue.expiring.append((*expiring, first, first + count))
+                queue.expiring.add(*expiring, first, count)
             run = Run(first, count, self._position, at, end - at, 0, share)
             self._batches.hold(self._position, share * count)
             if first >= queue.next_number:
@@ -194,9 +195,9 @@ def restore(queue: Queue, lasting: Lasting) -> None:
     for run in islice(lasting.stored.runs_from(0), 1):
         queue.paged = Paged(queue, run.first, queue.next_number, lasting.stored.count)
     queue.bodies_from = queue.next_number
-    for published, ttl, first, stop in lasting.expiring:
-        queue.expect(published, ttl, first, stop)
-    lasting.expiring = []
+    if lasting.expiring:
+        queue.expect_again(lasting.expiring)
+        lasting.expiring = Expiring()
     if lasting.held:
         queue.retries = Retries(queue)
     if queue.expiry is not None or queue.rules.has_limit:

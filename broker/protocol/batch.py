@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from broker.core.expiring import can_join
 from broker.core.message import ORIGIN, Message
 from broker.protocol.assembly import Assembly, check_header
 from broker.protocol.consumer_timeout import take
@@ -19,12 +20,12 @@ from broker.protocol.publish import (
     Route,
     check,
     find_route,
-    is_special,
     origin_of,
     publish,
     publish_special,
     refuse,
     resolve,
+    without_special,
 )
 from broker.protocol.refusal import RefusedContent
 from broker.wire.frames import (
@@ -97,17 +98,17 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
                 limit = max(1, RUN_MAX // route.cost)
             origin = origin_of(route, chunk, properties_at, flags)
             message = (chunk[end:stop], body_at - end, origin, own_framing)
-            is_plain = is_known or not is_special(flags, chunk[end:body_at])
-            if not is_plain or (messages and origin is not messages[-1][ORIGIN]):
+            looked_at = message if is_known else without_special(channel, message, flags)
+            if looked_at is None:
                 publish_ready(channel, route, messages, sizes)
-            if not is_plain:
                 publish_special(channel, route, message)
                 sizes.append(body_size)
                 return stop
+            message = looked_at
+            if messages and message[ORIGIN] is not messages[-1][ORIGIN]:
+                _publish_others(channel, route, messages, sizes, message)
             messages.append(message)
             sizes.append(body_size)
-            if not is_known:
-                shapes.learn(chunk, properties_at, body_at - 1, flags)
             unit, prefix = stop - at, chunk[at : stop - body_size - 1 if body_size else stop]
             at = stop
             if startswith(prefix, at):
@@ -122,6 +123,14 @@ def read_publishes(channel: Channel, chunk: bytes, at: int, end: int) -> int:
     # Not here as one: it is received frame by frame.
     channel.assembly = Assembly(connection.broker, route)
     return end
+
+
+def _publish_others(
+    channel: Channel, route: Route, messages: list[Message], sizes: list[int], message: Message
+) -> None:
+    """Publishes what was collected, if it cannot be one with a message of another origin."""
+    if not can_join(messages[-1], message, len(messages)):
+        publish_ready(channel, route, messages, sizes)
 
 
 def publish_ready(

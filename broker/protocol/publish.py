@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import is_quorum
+from broker.core.delay import delay_of
 from broker.core.delayed import apart, shown, waiting_from, with_blind_copies
 from broker.core.exchange import Exchange
+from broker.core.expiring import can_join
 from broker.core.history import History
 from broker.core.limits import MAXLEN, has_room, is_full
 from broker.core.message import (
@@ -20,6 +22,7 @@ from broker.core.message import (
     TTL,
     Message,
     Origin,
+    header_of,
     make_origin,
     with_time,
 )
@@ -29,7 +32,7 @@ from broker.core.routing import Passage, find_queues
 from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.errors import AMQPError, ReplyCode, exchange_title, storage_failed
 from broker.protocol.assembly import PUBLISH
-from broker.protocol.publish_checks import check_and_edit, sender_keys
+from broker.protocol.publish_checks import check_and_edit, expiration_of, sender_keys
 from broker.wire import properties
 from broker.wire.frames import CONTENT_HEADER
 from broker.wire.methods import commands, decode_method
@@ -165,9 +168,25 @@ def is_special(flags: int, header: bytes) -> bool:
     return bool(flags & properties.REPLY_TO) and b"amq.rabbitmq.reply-to" in header
 
 
+def without_special(channel: Channel, message: Message, flags: int) -> Message | None:
+    """A message whose properties say nothing to the broker, as it is; one of which they say the
+    expiration and no more, with that; None for all others. Raises what is wrong with the
+    expiration."""
+    header = header_of(message)
+    if not is_special(flags, header):
+        channel.shapes.learn(header, CONTENT_HEADER.size, len(header) - 1, flags)
+        return message
+    others = flags & ~properties.EXPIRATION
+    if others == flags or channel.transaction is not None or is_special(others, header):
+        return None
+    content, header_size, origin, framing = message
+    now = channel.connection.broker.timers.now
+    return content, header_size, with_time(origin, now, expiration_of(header)), framing
+
+
 def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
-    """Publishes messages of one resolved route that have no special properties. Either all are
-    persistent or none."""
+    """Publishes messages of one resolved route that have no special properties, but perhaps an
+    expiration. Either all are persistent or none; either all have an expiration or none."""
     if route.refuses and channel.transaction is None and not _all_fit(route, messages):
         for message in messages:
             # Numbered one by one, since the last one is what a refusal is about.
@@ -180,8 +199,7 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
         return
     queues = route.queues
     if queues is None:
-        for message in messages:
-            _hand_out(channel, route, message, _queues_of(channel, route, message))
+        _publish_each(channel, route, messages)
     elif len(queues) > 1 and _share_room(queues):
         for message in messages:
             _hand_out(channel, route, message, queues)
@@ -189,6 +207,35 @@ def publish(channel: Channel, route: Route, messages: list[Message]) -> None:
         _append(channel, queues, messages)
     else:
         _not_routed(channel, route, messages)
+
+
+def _publish_each(channel: Channel, route: Route, messages: list[Message]) -> None:
+    """Publishes messages each of which says where it goes. Those that wait go a few at a time."""
+    exchange = route.exchange
+    assert exchange is not None
+    delays = exchange.delays and not route.mandatory
+    now = channel.connection.broker.timers.now
+    waiting: list[Message] = []
+    for message in messages:
+        delay = delay_of(header_of(message), now) if delays else 0
+        if not delay:
+            # What came before is first in each queue.
+            _begin_to_wait(channel, exchange, waiting)
+            _hand_out(channel, route, message, _queues_of(channel, route, message))
+            continue
+        content, header_size, origin, framing = message
+        timed = content, header_size, with_time(origin, now, delay), framing
+        if waiting and not can_join(waiting[-1], timed, len(waiting)):
+            _begin_to_wait(channel, exchange, waiting)
+        waiting.append(timed)
+    _begin_to_wait(channel, exchange, waiting)
+
+
+def _begin_to_wait(channel: Channel, exchange: Exchange, messages: list[Message]) -> None:
+    """Messages wait at an exchange from now on; empties the list."""
+    if messages:
+        _append(channel, [channel.vhost.delayed_of(exchange)], messages[:])
+        messages.clear()
 
 
 def _all_fit(route: Route, messages: list[Message]) -> bool:

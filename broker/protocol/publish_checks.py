@@ -34,7 +34,7 @@ def check_and_edit(channel: Channel, header: bytes) -> bytes:
     if flags & properties.USER_ID:
         _check_user_id(channel, properties.text_property(header, properties.USER_ID) or "")
     if flags & properties.EXPIRATION:
-        _check_expiration(properties.text_property(header, properties.EXPIRATION) or "")
+        expiration_of(header)
     if flags & properties.HEADERS and "BCC" in properties.headers_table(header):
         edited = properties.without_header(edited, "BCC")
     return edited
@@ -44,17 +44,21 @@ def _refused(text: str) -> AMQPError:
     return AMQPError(ReplyCode.PRECONDITION_FAILED, text, PUBLISH)
 
 
-def _check_expiration(text: str) -> None:
-    """Texts of rabbit_basic:parse_expiration/1."""
+def expiration_of(header: bytes) -> int:
+    """The expiration in this header frame, in milliseconds. Raises what is wrong with it, with the
+    texts of rabbit_basic:parse_expiration/1."""
+    text = properties.text_property(header, properties.EXPIRATION) or ""
     number = re.match(r"[+-]?[0-9]+", text)
     if number is None:
         raise _refused(f"invalid expiration '{text}': no_integer")
     if number.end() < len(text):
         rest = erlang_string(text[number.end() :])
         raise _refused(f"invalid expiration '{text}': {{leftover_string,{rest}}}")
-    wrong = check_expiry(int(text))
+    milliseconds = int(text)
+    wrong = check_expiry(milliseconds)
     if wrong:
         raise _refused(f"invalid expiration '{text}': {wrong}")
+    return milliseconds
 
 
 def _check_user_id(channel: Channel, claimed: str) -> None:
