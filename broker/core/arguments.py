@@ -155,6 +155,33 @@ def _check_multiplier(field: Field, _: Table) -> str | None:
     return None if 1 <= field.value < math.inf else '"expected a number from 1 on"'
 
 
+def _check_positive(field: Field, arguments: Table) -> str | None:
+    if field.type in ("longstr", "binary"):
+        # As the deduplication plugin has it.
+        return None if is_positive_text(field.value) else '"expected an integer greater than 0"'
+    wrong = _check_non_negative(field, arguments)
+    return "{value_zero,0}" if wrong is None and field.value == 0 else wrong
+
+
+def is_positive_text(value: object) -> bool:
+    """Whether this is the text of an integer from 1 on."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return re.fullmatch("0*[1-9][0-9]{0,17}", text, re.ASCII) is not None
+
+
+def is_header_name(value: object) -> bool:
+    """Whether a header can be called so."""
+    return (
+        isinstance(value, str) and 0 < len(value.encode("utf-8", "surrogateescape")) <= SHORTSTR_MAX
+    )
+
+
+def _check_header_name(field: Field, _: Table) -> str | None:
+    if field.type != "longstr":
+        return f"{{unacceptable_type,{field.type}}}"
+    return None if is_header_name(field.value) else '"a header is called by 1 to 255 octets"'
+
+
 RETRY_TYPES = ("disabled", "all", "failed", "returned")
 """Which messages wait that come back."""
 
@@ -189,6 +216,11 @@ QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-delayed-retry-max": _check_ttl,
     "x-delayed-retry-multiplier": _check_multiplier,
     "x-dispatch": _one_of(DISPATCHES, "invalid_dispatch"),
+    "x-message-deduplication": _check_boolean,
+    "x-cache-size": _check_positive,
+    "x-cache-ttl": _check_positive,
+    "x-cache-persistence": _one_of(("disk", "memory"), "invalid_cache_persistence"),
+    "x-deduplication-header": _check_header_name,
     **_TIMEOUT_ARGUMENTS,
 }
 """Every queue argument that is checked, on every queue type: RabbitMQ's in its order, then ours."""
@@ -201,12 +233,8 @@ COMPARED_ARGUMENTS = (
 
 WITHOUT_EFFECT = frozenset(
     {
-        "x-cache-size",
-        "x-cache-ttl",
-        "x-deduplication-header",
         "x-fair-by",
         "x-group-by",
-        "x-message-deduplication",
     }
 )
 """Arguments that programs may expect to do something, and that do nothing yet."""

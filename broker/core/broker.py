@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from broker.core import priorities
 from broker.core.arguments import REQUEUE
@@ -26,6 +26,9 @@ from broker.core.vhost import VHost
 from broker.errors import AMQPError, ReplyCode, storage_failed
 from broker.storage.log import LogState
 from broker.wire.frames import FRAME_MAX_SIZE
+
+if TYPE_CHECKING:
+    from broker.core.duplicates import Duplicates
 
 MEMORY_LOW_SHARE = 0.95
 """Of the memory limit: publishers go on below it. A gap, so that they are not stopped and
@@ -100,6 +103,9 @@ class Broker:
         # Channels that consume from amq.rabbitmq.reply-to, by the token in their address.
         self.reply_sinks: dict[str, ReplySink] = {}
         self.memory_used = 0
+        # What exchanges and queues remember of publishes, and octets of memory that it takes.
+        self.windows: dict[Duplicates, None] = {}
+        self.window_bytes = 0
         self.pager = Pager(self)
         # Messages queued, delivered, settled and returned so far: what a turn is measured by.
         self.work = 0

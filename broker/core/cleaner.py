@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import records
 from broker.core.records import Kind, Put
+from broker.core.remembered import read_record
 from broker.storage.log import Location, LogState, Position
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ STEP_BATCHES = 16_384
 """Batches that go at once."""
 STEP_MIN = 1 << 16
 """Octets of a step where messages are so small that more would keep the loop for long."""
+ROWS_AS_RUN = 25
+"""Ids of messages that take as long as one run."""
 STEP_RUNS = 200
 """Runs that a step should store anew, one way or the other: each takes some 50 us."""
 SLACK = 8 << 20
@@ -119,9 +122,10 @@ class Cleaner:
             if pieces is None or self._journal.has_failed:
                 return
             self._journal.end_changes()
+            rows = 0
             for (position, _, _), batch in zip(locations, pieces, strict=True):
-                self._store_anew(position, batch)
-            self._set_step(self._journal.end_moves())
+                rows += self._store_anew(position, batch)
+            self._set_step(self._journal.end_moves() + rows // ROWS_AS_RUN)
             self._let_go(stop)
             self._journal.on_progress()
 
@@ -131,14 +135,20 @@ class Cleaner:
         fitting = self._step * STEP_RUNS // max(runs, 1)
         self._step = max(STEP_MIN, min(fitting, 2 * self._step, STEP))
 
-    def _store_anew(self, position: Position, batch: bytes) -> None:
-        """Writes what is still wanted of the messages in this batch again."""
+    def _store_anew(self, position: Position, batch: bytes) -> int:
+        """Writes what is still wanted of this batch again. Returns how many ids of messages."""
+        count = 0
         for kind, at, _ in records.each(batch):
             if kind == Kind.PUT:
                 put = records.read_put(batch, at)
                 wanted = self._wanted(put, position, at)
                 if wanted:
                     self._store_runs(put, batch, wanted)
+            elif kind == Kind.REMEMBERED:
+                window_id, _, rows = read_record(batch, at)
+                window = self._journal.windows.get(window_id)
+                count += window.store_anew(position, rows) if window is not None else 0
+        return count
 
     def _wanted(self, put: Put, position: Position, at: int) -> list[tuple[Lasting, bytearray]]:
         """The queues in which messages of a record are alive and stored here; and which: one octet

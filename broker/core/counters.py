@@ -68,6 +68,8 @@ class Counters:
     messages_routed: int = 0
     messages_unroutable_dropped: int = 0
     messages_unroutable_returned: int = 0
+    messages_deduplicated: int = 0
+    """Duplicates that were not taken, once for each exchange and queue that dropped them."""
     messages_delivered_consume_manual_ack: int = 0
     messages_delivered_consume_auto_ack: int = 0
     messages_delivered_get_manual_ack: int = 0

@@ -1,50 +1,58 @@
 """A window of publishes: which ids were published lately, so that a publish that is tried again is
 not taken twice.
 
-Theory of operation. The window holds the last ids, at most `size` of them, each for at most `ttl`
+Theory of operation. The window holds the last ids, at most `size` of them, each for `ttl`
 milliseconds of message time; a duplicate does not renew its original. Ids leave from the front, the
 oldest first: when the window is full, and when they have expired. With one ttl for all, that is
-the order in which they expire. An id with a shorter one of its own counts no more from then on,
-though it may take its place until those before it are gone.
+the order in which they expire. An id with a ttl of its own counts no more when that is over, though
+it may take its place until those before it are gone.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, TypeAlias
 
 from broker.wire.table import INTEGER_TYPES, Field, encode_table
 
-ENTRY_BYTES = 262
+ENTRY_BYTES = 330
 """Octets of memory of one entry beside its id; measured on CPython 3.11."""
 ID_MAX = 64
 """Octets of an id that is kept as it is; of a longer one there is a hash of 32 octets."""
 EXPIRED_AT_ONCE = 2
 """Expired entries that one new entry makes go, so that none has to sweep many."""
 
+Original: TypeAlias = "tuple[int | None, int, int]"
+"""The publish that an id is of: (expires, position, number). `expires` is message time, None for
+never; `position` is the batch of the log that says so, 0 if none does; the number is its owner's
+matter. An exact tuple, which Python's collector stops tracking."""
 
-class Original(NamedTuple):
-    """The publish that an id is of. `expires` is message time, None for never; `position` is
-    whatever its owner wants to know of it: the batch of the log that it is in."""
-
-    expires: int | None
-    position: int
+EXPIRES: Final = 0
+POSITION: Final = 1
+NUMBER: Final = 2
 
 
 class Window:
     """The ids that were published lately. Each operation costs the same, however many there are.
+    `let_go` is told of each that leaves.
 
-    It can be written down and read again: in the order of iteration, `add` with what was there.
+    It can be written down and read again: in the order of iteration, `restore` with what was there.
     """
 
-    __slots__ = ("_entries", "_id_bytes", "size", "ttl")
+    __slots__ = ("_entries", "_id_bytes", "_let_go", "size", "ttl")
 
-    def __init__(self, size: int, ttl: int | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        ttl: int | None = None,
+        let_go: Callable[[bytes, Original], None] | None = None,
+    ) -> None:
         assert size > 0
         self.size = size
         self.ttl = ttl
+        self._let_go = let_go
         self._entries: OrderedDict[bytes, Original] = OrderedDict()
         self._id_bytes = 0
 
@@ -62,11 +70,13 @@ class Window:
         return self._id_bytes + len(self._entries) * ENTRY_BYTES
 
     @property
-    def next(self) -> int | None:
-        """When `expire` has something to do; None for never, as far as is known now."""
-        if not self._entries:
-            return None
-        return self._entries[next(iter(self._entries))][0]
+    def oldest(self) -> Original | None:
+        """The first that will leave, if any is there."""
+        return next(iter(self._entries.values()), None)
+
+    def get(self, key: bytes) -> Original | None:
+        """What there is of this id, expired or not."""
+        return self._entries.get(key)
 
     def original(self, key: bytes, now: int) -> Original | None:
         """What this id is a duplicate of; None if it is new, or as good as new."""
@@ -75,37 +85,45 @@ class Window:
             return None
         return original
 
-    def add(self, key: bytes, now: int, *, ttl: int | None = None, position: int = 0) -> None:
-        """This id, which is new, was published now. `ttl` is its own, if that is shorter than the
-        window's."""
-        if ttl is None or (self.ttl is not None and self.ttl < ttl):
-            ttl = self.ttl
-        self.forget(key)
+    def expiry(self, now: int, ttl: int | None) -> int | None:
+        """When an id goes that is published now, with a ttl of its own or None; None for never. At
+        once, if that is `now`."""
         if ttl is None:
-            self.restore(key, Original(None, position))
-        elif ttl > 0:
-            self.restore(key, Original(now + ttl, position))
+            ttl = self.ttl
+        return None if ttl is None else now + ttl
+
+    def add(self, key: bytes, now: int, original: Original) -> None:
+        """This id, which is new, was published now."""
+        if key in self._entries:
+            self.forget(key)
+        self.restore(key, original)
         self.expire(now, EXPIRED_AT_ONCE)
 
     def restore(self, key: bytes, original: Original) -> None:
         """This id, which is not there, was published after all others."""
         while len(self._entries) >= self.size:
-            self._drop_first()
+            self.drop_oldest()
         self._entries[key] = original
         self._id_bytes += len(key)
 
+    def replace(self, key: bytes, original: Original) -> None:
+        """The same id, at its place, with other facts."""
+        assert key in self._entries
+        self._entries[key] = original
+
     def forget(self, key: bytes) -> None:
         """Its publish came to nothing: the next one is no duplicate. An unknown id is no error."""
-        if self._entries.pop(key, None) is not None:
-            self._id_bytes -= len(key)
+        original = self._entries.pop(key, None)
+        if original is not None:
+            self._gone(key, original)
 
     def expire(self, now: int, most: int) -> None:
         """Lets go of what has expired, at most so many."""
         for _ in range(most):
-            expires = self.next
-            if expires is None or expires > now:
+            oldest = self.oldest
+            if oldest is None or oldest[0] is None or oldest[0] > now:
                 return
-            self._drop_first()
+            self.drop_oldest()
 
     def change(self, size: int, ttl: int | None) -> None:
         """Other bounds from now on. What is there keeps its time."""
@@ -113,16 +131,21 @@ class Window:
         self.size = size
         self.ttl = ttl
         while len(self._entries) > size:
-            self._drop_first()
+            self.drop_oldest()
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Forgets all, and tells nobody of each."""
         self._entries.clear()
         self._id_bytes = 0
 
-    def _drop_first(self) -> None:
-        key, _ = self._entries.popitem(last=False)
+    def drop_oldest(self) -> None:
+        """Makes the first one leave."""
+        self._gone(*self._entries.popitem(last=False))
+
+    def _gone(self, key: bytes, original: Original) -> None:
         self._id_bytes -= len(key)
+        if self._let_go is not None:
+            self._let_go(key, original)
 
 
 def id_of(field: Field | None) -> bytes | None:

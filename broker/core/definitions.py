@@ -98,17 +98,17 @@ def policy_definition(vhost: str, policy: Policy) -> Definition:
 
 def exchange_definition(exchange: Exchange) -> Definition:
     """A durable exchange."""
-    return _definition(
-        Kind.EXCHANGE,
-        {
-            "vhost": _text(exchange.vhost_name),
-            "name": _text(exchange.name),
-            "type": _text(exchange.type),
-            "auto_delete": Field("bool", exchange.auto_delete),
-            "internal": Field("bool", exchange.internal),
-            "arguments": Field("table", exchange.arguments),
-        },
-    )
+    table = {
+        "vhost": _text(exchange.vhost_name),
+        "name": _text(exchange.name),
+        "type": _text(exchange.type),
+        "auto_delete": Field("bool", exchange.auto_delete),
+        "internal": Field("bool", exchange.internal),
+        "arguments": Field("table", exchange.arguments),
+    }
+    if exchange.window_id is not None:
+        table["window"] = Field("long", exchange.window_id)
+    return _definition(Kind.EXCHANGE, table)
 
 
 def queue_definition(queue: Queue) -> Definition:
@@ -223,6 +223,14 @@ def ids_of(table: Table) -> list[int]:
     return [_number(table, "id"), *_lanes_of(table).values()]
 
 
+def highest_id(tables: Sequence[tuple[Kind, Table]]) -> int:
+    """The highest id that these give to anything; 0 if they give none."""
+    ids = [_number(table, "window") for _, table in tables if "window" in table]
+    return max(
+        [*ids, *(max(ids_of(table)) for kind, table in tables if kind is Kind.QUEUE)], default=0
+    )
+
+
 def _lanes_of(table: Table) -> dict[int, int]:
     lanes = cast(Table, table["lanes"].value) if "lanes" in table else {}
     return {int(priority): cast(int, field.value) for priority, field in lanes.items()}
@@ -260,6 +268,8 @@ def _make_exchange(vhost: VHost, table: Table) -> None:
         internal=table["internal"].value is True,
         arguments=cast(Table, table["arguments"].value),
     )
+    if "window" in table:
+        exchange.window_id = _number(table, "window")
     vhost.exchanges[exchange.name] = exchange
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.core import delay
 from broker.core.dead_letters import carbon_copies
+from broker.core.duplicates import Judged
 from broker.core.expiry import Expiry
 from broker.core.graves import let_go
 from broker.core.lines import discard, ready_numbers, use_sparse
@@ -24,6 +25,7 @@ from broker.core.message import (
     MESSAGE,
     NUMBER,
     ORIGIN,
+    PERSISTENT,
     PUBLISHED,
     ROUTING_KEY,
     TTL,
@@ -212,6 +214,13 @@ class _Routing:
         if not targets:
             self._broker.counters.messages_unroutable_dropped += 1
             return
+        if self._vhost.policies.deduplicating_count:
+            # Exchanges judged it when it came, queues do now.
+            judged = Judged(header)
+            targets = judged.among(targets)
+            judged.remember(targets, persistent=before[PERSISTENT])
+            if not targets:
+                return
         expiration = properties.text_property(header, properties.EXPIRATION)
         ttl = None if expiration is None else int(expiration)
         origin = with_time(before, self._broker.timers.now, ttl)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+from broker.core.deduplicating import DEDUPLICATION, check_exchange
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table, encode_table, plain
 from exchanges import EXCHANGE_TYPES, ExchangeArgumentError
@@ -12,6 +13,7 @@ from exchanges import Exchange as Router
 
 if TYPE_CHECKING:
     from broker.core.delayed import Delayed
+    from broker.core.duplicates import Duplicates
     from broker.core.history import History
     from broker.core.queue import Queue
 
@@ -34,7 +36,7 @@ _QUEUES_ONLY = frozenset({"x-local-random"})
 
 def is_type(name: str) -> bool:
     """Whether there are exchanges of this type."""
-    return name in EXCHANGE_TYPES or name == DELAYED_MESSAGE
+    return name in EXCHANGE_TYPES or name in (DELAYED_MESSAGE, DEDUPLICATION)
 
 
 def check_type(type_name: str) -> None:
@@ -68,8 +70,10 @@ class Exchange:
         "alternate",
         "arguments",
         "auto_delete",
+        "declared_type",
         "delayed",
         "delays",
+        "duplicates",
         "durable",
         "history",
         "internal",
@@ -79,6 +83,7 @@ class Exchange:
         "routing_type",
         "type",
         "vhost_name",
+        "window_id",
     )
 
     def __init__(
@@ -99,12 +104,21 @@ class Exchange:
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments: Table = arguments or {}
-        self.routing_type = _routing_type(type_name, self.arguments)
+        # That of the one whose messages wait here, if they do.
+        self.declared_type = _declared_type(type_name, self.arguments)
+        check_exchange(self.declared_type, self.arguments)
+        self.routing_type = self.declared_type
+        if self.declared_type == DEDUPLICATION:
+            # As in the plugin: bindings have no say.
+            self.routing_type = "fanout"
         self.router: Router[Destination] = _make_router(self.routing_type, self.arguments)
         # What is kept for who is bound later; who makes the exchange, sets it.
         self.history: History | None = None
         # What waits here; None until something does.
         self.delayed: Delayed | None = None
+        # What it has taken lately, where that matters, and what that is called in the log.
+        self.duplicates: Duplicates | None = None
+        self.window_id: int | None = None
         self.apply_policy({})
 
     def apply_policy(self, definition: Mapping[str, object]) -> None:
@@ -117,7 +131,7 @@ class Exchange:
         self.delays = is_delayed or self.type == DELAYED_MESSAGE
 
 
-def _routing_type(type_name: str, arguments: Table) -> str:
+def _declared_type(type_name: str, arguments: Table) -> str:
     """Texts of RabbitMQ's delayed message plugin (rabbit_exchange_type_delayed_message)."""
     if type_name != DELAYED_MESSAGE:
         return type_name

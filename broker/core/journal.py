@@ -23,6 +23,7 @@ from broker.storage.log import Log, LogState, Position
 
 if TYPE_CHECKING:
     from broker.core.lasting import Lasting
+    from broker.core.remembered import ReadWindows, Remembered
 
 UNDER_WAY_MAX = 2
 """Batches that are handed to the log before the first of them is durable."""
@@ -68,6 +69,11 @@ class Journal:
         self.cleaner = Cleaner(self)
         # The queues that write here, by id, in the order of `counted_at`.
         self.queues: dict[int, Lasting] = {}
+        # What is remembered of publishes, by id, and the last number that was given to one.
+        self.windows: dict[int, Remembered] = {}
+        self.last_number = 0
+        # Those that were read, while what they are of is made.
+        self.read_windows: ReadWindows | None = None
         # Called after callbacks: what they did wants to be delivered and written.
         self.on_progress: Callable[[], None] = lambda: None
 
@@ -173,6 +179,10 @@ class Journal:
     def note_held(self, queue_id: int, untils: dict[int, int]) -> None:
         """Until when these messages wait, by number."""
         self._add([records.held(queue_id, untils)])
+
+    def add_record(self, octets: bytes) -> None:
+        """Adds a record to the pending batch; who reads it again knows what it says."""
+        self._add([octets])
 
     def define(self, key: Hashable, kind: Kind, table: bytes) -> None:
         """Something durable was declared, as this field table says; `key` takes it away again.

@@ -21,6 +21,7 @@ from broker.core.policies import (
 from broker.core.policy_keys import without_effect
 from broker.core.queue import Queue
 from broker.core.rules import NO_RULES, QueueRules, rules_of
+from broker.core.windows import follow
 
 if TYPE_CHECKING:
     from broker.core.vhost import VHost
@@ -33,6 +34,8 @@ class LivePolicies:
         self._vhost = vhost
         # Queues with a TTL for messages, and those that may refuse what is published.
         self.timed_count = self.refusing_count = 0
+        # Queues and exchanges that know duplicates.
+        self.deduplicating_count = 0
         self._policies = Policies()
 
     def all(self) -> list[Policy]:
@@ -87,10 +90,15 @@ class LivePolicies:
             before = resource.rules
             resource.apply_rules(rules_of(resource.arguments, definition))
             self._count(before, resource.rules)
+        self.deduplicating_count += follow(self._vhost.broker, resource, definition)
 
-    def forget(self, queue: Queue) -> None:
-        """A queue is deleted."""
-        self._count(queue.rules, NO_RULES)
+    def forget(self, resource: Queue | Exchange) -> None:
+        """A queue or exchange is deleted."""
+        if isinstance(resource, Queue):
+            self._count(resource.rules, NO_RULES)
+        if resource.duplicates is not None:
+            resource.duplicates.close()
+            self.deduplicating_count -= 1
 
     def _count(self, before: QueueRules, after: QueueRules) -> None:
         self.timed_count += (after.message_ttl is not None) - (before.message_ttl is not None)

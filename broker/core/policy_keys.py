@@ -63,6 +63,20 @@ def _is_multiplier(value: object) -> bool:
 
 _WHOLE = _from(0)
 
+_DEDUPLICATION: dict[str, tuple[Check, str]] = {
+    "message-deduplication": (
+        lambda value: isinstance(value, bool),
+        "message-deduplication value",
+    ),
+    "cache-size": (_from(1), "deduplication cache size"),
+    "cache-ttl": (_from(1), "deduplication cache TTL"),
+    "cache-persistence": (_one_of("disk", "memory"), "deduplication cache persistence"),
+    "deduplication-header": (
+        lambda value: is_name(value) and bool(value),
+        "deduplication header name",
+    ),
+}
+"""Also as RabbitMQ's deduplication plugin spells them, with `x-` in front."""
 _KEYS: dict[str, tuple[Check, str]] = {
     "alternate-exchange": (is_name, "alternate exchange name"),
     "dead-letter-exchange": (is_name, "dead letter exchange name"),
@@ -113,6 +127,11 @@ _KEYS: dict[str, tuple[Check, str]] = {
     "federation-upstream-pattern": (lambda value: isinstance(value, str), "upstream pattern"),
     "shards-per-node": (_WHOLE, "number of shards"),
     "routing-key": (is_name, "routing key"),
+    **{
+        f"{prefix}{key}": (check, meaning)
+        for prefix in ("", "x-")
+        for key, (check, meaning) in _DEDUPLICATION.items()
+    },
 }
 """Every key of RabbitMQ 3.13 and the plugins that come with it, and those that are ours."""
 

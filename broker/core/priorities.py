@@ -313,6 +313,8 @@ class PriorityQueue(Queue):
 
     def purge(self) -> int:
         """Drops what is ready and returns how many that were."""
+        if self.duplicates is not None:
+            self.duplicates.clear()
         self._sort_in()
         return sum([lane.purge() for lane in self._lanes])
 

@@ -39,6 +39,7 @@ from broker.wire.table import Table
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
+    from broker.core.duplicates import Duplicates
 
 
 PACE_FROM = 16 << 20
@@ -54,10 +55,10 @@ class Queue:
 
     __slots__ = (
         "_is_touched", "arguments", "auto_delete", "bodies_from", "body_bytes", "broker",
-        "consumers", "durable", "dying", "expiry", "is_deleted", "is_limited", "lasting", "lease",
-        "line_type", "name", "next_number", "owner", "paged", "reading", "ready", "ready_bytes",
-        "reserved_to", "retries", "returned", "returned_bytes", "rules", "scratch", "stores",
-        "unacked_bytes", "unacked_count", "vhost_name", "waiting",
+        "consumers", "duplicates", "durable", "dying", "expiry", "is_deleted", "is_limited",
+        "lasting", "lease", "line_type", "name", "next_number", "owner", "paged", "reading",
+        "ready", "ready_bytes", "reserved_to", "retries", "returned", "returned_bytes", "rules",
+        "scratch", "stores", "unacked_bytes", "unacked_count", "vhost_name", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +112,7 @@ class Queue:
         self.retries: Retries | None = None
         # Numbers of messages that are read for the last time: nobody is to have them.
         self.dying: set[int] = set()
+        self.duplicates: Duplicates | None = None
         # Of bodies, where they are limited; in a log alone they count from this number on.
         self.body_bytes = self.bodies_from = 0
 
@@ -341,6 +343,8 @@ class Queue:
 
     def purge(self) -> int:
         """Drops what is ready or waits, and returns how many that were; others stay."""
+        if self.duplicates is not None:
+            self.duplicates.clear()
         waiting = self.retries.clear() if self.retries is not None else []
         for store in self.stores:
             store.settled([*self.returned, *self.reading, *self.ready, *waiting])

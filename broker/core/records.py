@@ -8,6 +8,7 @@ endian, so that whole columns of them are written and read at once.
     delivered  the highest number each queue has handed out: what comes back up to it was seen
     returned   how often messages came back
     held       until when messages wait that came back
+    remembered ids that were published lately (broker.core.remembered)
     counters   next number and highest delivered one of queues, in a snapshot
     others     definitions, as field tables
 """
@@ -78,6 +79,7 @@ class Kind(enum.IntEnum):
     RETURNED = 4
     COUNTERS = 5
     HELD = 6
+    REMEMBERED = 7
     VHOST = 16
     EXCHANGE = 18
     EXCHANGE_DELETED = 19

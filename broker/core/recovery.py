@@ -24,6 +24,7 @@ from broker.core.policies import PolicyError
 from broker.core.priorities import PriorityQueue
 from broker.core.queue import Queue
 from broker.core.records import Kind
+from broker.core.remembered import ReadWindows
 from broker.core.retries import Retries
 from broker.core.stored import Run
 from broker.storage.log import Log, LogDamagedError, Position
@@ -45,6 +46,7 @@ class Recovery:
         self._anew: dict[Lasting, list[Run]] = {}
         # The highest id of a queue in the log.
         self._seen = 0
+        self._windows = ReadWindows(self._batches)
         self._batch = b""
         self._read: dict[int, Callable[[int, int], None]] = {
             Kind.PUT: self._read_put,
@@ -53,6 +55,7 @@ class Recovery:
             Kind.RETURNED: self._read_returned,
             Kind.HELD: self._read_held,
             Kind.COUNTERS: self._read_counters,
+            Kind.REMEMBERED: self._read_remembered,
         }
         for position, batch in log.replay():
             try:
@@ -136,6 +139,9 @@ class Recovery:
             queue.delivered_to = delivered_to
             queue.counted(self._position)
 
+    def _read_remembered(self, at: int, end: int) -> None:
+        self._windows.read(self._position, self._batch, at)
+
     def _read_definition(self, kind: Kind, at: int, end: int) -> None:
         table = records.read_definition(self._batch, at, end)
         key = definitions.key_of(kind, table)
@@ -165,6 +171,9 @@ class Recovery:
         for key, (kind, octets, position) in self._definitions.items():
             self._journal.definitions[key] = octets, position
             tables.append((kind, records.read_definition(octets, records.HEAD.size, len(octets))))
+        self._seen = max(self._seen, self._windows.highest_id, definitions.highest_id(tables))
+        broker.next_queue_id = self._seen + 1
+        self._journal.read_windows = self._windows
         try:
             queues = definitions.make_all(broker, tables, self._queue)
         except PolicyError as error:
@@ -178,7 +187,8 @@ class Recovery:
             if not isinstance(queue, Delayed | History | Lane):
                 broker.vhosts[queue.vhost_name].policies.apply(queue)
             restore(queue, lasting)
-        broker.next_queue_id = self._seen + 1
+        self._windows.drop_others()
+        self._journal.read_windows = None
 
 
 def restore(queue: Queue, lasting: Lasting) -> None:

@@ -14,6 +14,7 @@ from broker.core.arguments import (
     inequality,
     unequal_arguments,
 )
+from broker.core.deduplicating import EXCHANGE_ARGUMENTS, check_exchange
 from broker.core.definitions import exchange_definition, queue_definition
 from broker.core.exchange import Exchange
 from broker.core.queue import Queue
@@ -41,7 +42,9 @@ class Redeclare(enum.Enum):
 
 
 ALTERNATE = "alternate-exchange"
+_EXCHANGE_ADOPTED = frozenset({ALTERNATE, *EXCHANGE_ARGUMENTS})
 _ADOPTED = RULE_ARGUMENTS | {
+    *EXCHANGE_ARGUMENTS,
     "x-queue-mode",
     "x-queue-version",
     "x-queue-leader-locator",
@@ -102,17 +105,20 @@ def redeclare_queue(
 def redeclare_exchange(
     vhost: VHost, exchange: Exchange, properties: Mapping[str, object], arguments: Table
 ) -> None:
-    """The same of an exchange; it can take over its alternate exchange alone."""
+    """The same of an exchange; it can take over its alternate exchange, and what is about
+    duplicates."""
     mode = _mode(vhost)
     title = exchange_title(exchange.name, vhost.name)
-    found = _differences(exchange, properties, (ALTERNATE,), title, arguments)
-    differences = _allowed(mode, found, {ALTERNATE})
+    found = _differences(exchange, properties, (ALTERNATE, *EXCHANGE_ARGUMENTS), title, arguments)
+    differences = _allowed(mode, found, _EXCHANGE_ADOPTED)
     if not differences:
         return
     if mode is Redeclare.ADOPT:
+        adopted = _replaced(exchange.arguments, arguments, _EXCHANGE_ADOPTED)
+        check_exchange(exchange.type, adopted)
         if exchange.durable:
             vhost.broker.check_can_change()
-        exchange.arguments = _replaced(exchange.arguments, arguments, {ALTERNATE})
+        exchange.arguments = adopted
         if exchange.durable:
             vhost.broker.redefine(exchange_definition(exchange))
     _follow(vhost, exchange, mode, differences)

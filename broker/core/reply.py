@@ -22,6 +22,7 @@ class ReplySink(Protocol):
 class ReplyChannel:
     """The destination of a reply, in the place of a queue."""
 
+    duplicates = None
     is_deleted = False
     lasting = None
     shares_room = False

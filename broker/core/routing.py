@@ -15,6 +15,7 @@ from broker.wire.table import Table, plain
 from exchanges import KeyFrom, KeySource
 
 if TYPE_CHECKING:
+    from broker.core.duplicates import Judged
     from broker.core.queue import Queue
     from broker.core.vhost import VHost
 
@@ -29,9 +30,19 @@ _NO_STORE = "x-recent-history-no-store"
 class Passage:
     """A message that is being routed: its routing keys, and what its header frame says. Without
     one (`header` is empty) it has neither headers nor properties. `steps` is how many it took, as
-    they will be for others like it. One that `has_waited` is not delayed again."""
+    they will be for others like it. One that `has_waited` is not delayed again. Behind the first
+    exchange, `judged` says who knows duplicates of it; None where nobody is to judge."""
 
-    __slots__ = ("_compared", "_header", "_headers", "_random_bytes", "has_waited", "keys", "steps")
+    __slots__ = (
+        "_compared",
+        "_header",
+        "_headers",
+        "_random_bytes",
+        "has_waited",
+        "judged",
+        "keys",
+        "steps",
+    )
 
     def __init__(
         self,
@@ -43,6 +54,7 @@ class Passage:
     ) -> None:
         self.keys = keys
         self.has_waited = has_waited
+        self.judged: Judged | None = None
         self.steps = 0
         self._header = header
         self._random_bytes = random_bytes
@@ -117,6 +129,10 @@ def find_queues(vhost: VHost, exchange: Exchange, message: Passage) -> tuple[lis
     work = [exchange]
     is_fixed = True
     for current in work:
+        if current.duplicates is not None and current is not exchange:
+            is_fixed = False
+            if message.judged is not None and message.judged.is_dropped(current.duplicates):
+                continue
         if current.delays and not message.has_waited:
             is_fixed = False
             if message.is_delayed(vhost.broker.timers.now):

@@ -132,6 +132,7 @@ class VHost:
                 continue
             del self.exchanges[gone.name]
             self.epoch += 1
+            self.policies.forget(gone)
             for destination in {binding.destination for binding in gone.router.bindings()}:
                 self._forget_source(destination, gone)
                 self._erase_bindings(gone, destination)

@@ -184,6 +184,12 @@ _PUBLISHED = (
         lambda c: c.messages_unroutable_returned,
         PROTOCOL,
     ),
+    _counter(
+        "global_messages_deduplicated",
+        "Duplicates that were dropped, once for each exchange and queue that dropped them",
+        lambda c: c.messages_deduplicated,
+        PROTOCOL,
+    ),
 )
 _DELIVERED = (
     _gauge("global_consumers", "Consumers", lambda r: r.totals.channel_consumers, PROTOCOL),

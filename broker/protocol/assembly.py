@@ -14,7 +14,7 @@ from broker.wire.frames import FRAME_MIN_SIZE, FRAME_OVERHEAD, HEADER, body_fram
 if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.protocol.channel import Channel
-    from broker.protocol.publish import Route
+    from broker.protocol.route import Route
 
 NO_HEADER = "expected content header for class 60, got non content header frame instead"
 PUBLISH = 0x003C0028

@@ -16,18 +16,10 @@ from broker.core.expiring import can_join
 from broker.core.message import ORIGIN, Message
 from broker.protocol.assembly import Assembly, check_header
 from broker.protocol.consumer_timeout import take
-from broker.protocol.publish import (
-    Route,
-    check,
-    find_route,
-    origin_of,
-    publish,
-    publish_special,
-    refuse,
-    resolve,
-    without_special,
-)
+from broker.protocol.publish import check, publish, publish_special, refuse
+from broker.protocol.publish_checks import without_special
 from broker.protocol.refusal import RefusedContent
+from broker.protocol.route import Route, find_route, origin_of, resolve
 from broker.wire.frames import (
     BODY,
     CONTENT_HEADER,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.core.users import User
     from broker.core.vhost import VHost
-    from broker.protocol.publish import Route
+    from broker.protocol.route import Route
 
 FRAME_MAX_BEFORE_TUNE = 8192
 """Frame size before anything is negotiated: room for a start-ok with a long token in it."""

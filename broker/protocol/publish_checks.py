@@ -6,16 +6,47 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import check_expiry
+from broker.core.message import Message, header_of, with_time
 from broker.core.reply import REPLY_TO_NAME
 from broker.errors import AMQPError, ReplyCode
 from broker.protocol.assembly import PUBLISH
 from broker.wire import properties
+from broker.wire.frames import CONTENT_HEADER
 from broker.wire.methods import shortstr
 from broker.wire.table import Field, Table
 from exchanges.erlang import erlang_string
 
 if TYPE_CHECKING:
     from broker.protocol.channel import Channel
+
+
+_SPECIAL = properties.EXPIRATION | properties.USER_ID
+
+
+def is_special(flags: int, header: bytes) -> bool:
+    """Whether a message has properties that publishing has to look at. `header` is its header
+    frame, or anything that contains it."""
+    if flags & _SPECIAL:
+        return True
+    if flags & properties.HEADERS and (b"\x02CC" in header or b"\x03BCC" in header):
+        return True
+    return bool(flags & properties.REPLY_TO) and b"amq.rabbitmq.reply-to" in header
+
+
+def without_special(channel: Channel, message: Message, flags: int) -> Message | None:
+    """A message whose properties say nothing to the broker, as it is; one of which they say the
+    expiration and no more, with that; None for all others. Raises what is wrong with the
+    expiration."""
+    header = header_of(message)
+    if not is_special(flags, header):
+        channel.shapes.learn(header, CONTENT_HEADER.size, len(header) - 1, flags)
+        return message
+    others = flags & ~properties.EXPIRATION
+    if others == flags or channel.transaction is not None or is_special(others, header):
+        return None
+    content, header_size, origin, framing = message
+    now = channel.connection.broker.timers.now
+    return content, header_size, with_time(origin, now, expiration_of(header)), framing
 
 
 def check_and_edit(channel: Channel, header: bytes) -> bytes:

@@ -15,15 +15,11 @@ from broker.protocol.frame_errors import frame_end_error, frame_error, too_large
 from broker.protocol.memory import is_refusing, must_stay, pause
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.methods.connection import start
-from broker.protocol.publish import (
-    is_special,
-    origin_of,
-    publish,
-    publish_special,
-    resolve,
-)
+from broker.protocol.publish import publish, publish_special
+from broker.protocol.publish_checks import is_special
 from broker.protocol.refusal import RefusedContent
 from broker.protocol.remainder import Remainder
+from broker.protocol.route import origin_of, resolve
 from broker.protocol.states import HANDSHAKE, LEGAL, ConnectionState
 from broker.wire.frames import (
     BODY,

@@ -13,7 +13,7 @@ from broker.wire.frames import BODY, FRAME_END, FRAME_HEADER, FRAME_OVERHEAD
 if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.protocol.channel import Channel
-    from broker.protocol.publish import Route
+    from broker.protocol.route import Route
 
 _PREFIX_MAX = 1024
 """Octets of method and header frame that a channel remembers."""

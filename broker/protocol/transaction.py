@@ -13,7 +13,8 @@ from broker.protocol.assembly import PUBLISH
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
-    from broker.protocol.publish import Route
+    from broker.protocol.deduplication import Sent
+    from broker.protocol.route import Route
 
 LASTING_BYTES_MAX = 1 << 30
 """Octets of messages that last in one transaction. They are written as one batch, in which places
@@ -29,11 +30,11 @@ class Outcome(enum.Enum):
 
 
 class Transaction:
-    """Publishes with the queues they were routed to (None: route at commit), and settlements as
-    (delivery tags, outcome). `settled` holds the tags of all settlements: the client may not settle
-    them again, though they stay unacknowledged until the commit. `late` are the settlements, as
-    (delivery tag, multiple), that may be about what timed out. What is held counts in
-    `Broker.memory_used` until `drop`."""
+    """Publishes with the queues they were routed to (None and `Sent`: route at commit), and
+    settlements as (delivery tags, outcome). `settled` holds the tags of all settlements: the client
+    may not settle them again, though they stay unacknowledged until the commit. `late` are the
+    settlements, as (delivery tag, multiple), that may be about what timed out. What is held counts
+    in `Broker.memory_used` until `drop`."""
 
     __slots__ = (
         "_broker",
@@ -47,7 +48,7 @@ class Transaction:
     )
 
     def __init__(self, broker: Broker) -> None:
-        self.publishes: list[tuple[Route, Message, list[Queue] | None]] = []
+        self.publishes: list[tuple[Route, Message, list[Queue] | Sent | None]] = []
         self.settlements: list[tuple[list[int], Outcome]] = []
         self.settled: set[int] = set()
         self.late: list[tuple[int, bool]] = []
@@ -57,7 +58,9 @@ class Transaction:
         self.size = 0
         self.lasting_bytes = 0
 
-    def publish(self, route: Route, messages: list[Message], queues: list[Queue] | None) -> None:
+    def publish(
+        self, route: Route, messages: list[Message], queues: list[Queue] | Sent | None
+    ) -> None:
         """Keeps messages for the commit. Raises AMQPError if that becomes too much for one."""
         size = size_of(messages)
         if messages[0][ORIGIN][PERSISTENT]:
@@ -71,7 +74,7 @@ class Transaction:
                 )
         self.publishes += [(route, message, queues) for message in messages]
         # Counted for each queue, as they will be after the commit.
-        size *= max(1, len(queues or ()))
+        size *= max(1, len(queues)) if isinstance(queues, list) else 1
         self.size += size
         self._broker.memory_used += size
 

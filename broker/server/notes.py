@@ -147,6 +147,17 @@ def _redeclared(details: Details) -> None:
     )
 
 
+def _deduplication_short(details: Details) -> None:
+    QUEUE.warning(
+        "%s '%s' in vhost '%s': there is no memory to remember more than %d ids of messages:"
+        " older duplicates are taken",
+        details["kind"],
+        _text(details, "name"),
+        _text(details, "vhost"),
+        details["remembered"],
+    )
+
+
 def _policy(details: Details) -> tuple[Policy, str]:
     """The policy, and its title."""
     policy = details["policy"]
@@ -269,6 +280,7 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "internal_error": _internal_error,
     "arguments_without_effect": _arguments_without_effect,
     "redeclared": _redeclared,
+    "deduplication_short": _deduplication_short,
     "policy_set": _policy_set,
     "policy_cleared": _policy_cleared,
     "queue_expired": _queue_expired,

@@ -66,6 +66,7 @@ CHOICES = {
     "x-delayed-retry-type": ("disabled", "all", "failed", "returned"),
     "x-dispatch": ("round-robin", "least-loaded"),
     "x-consumer-timeout-action": ("requeue", "cancel-consumer", "close-channel"),
+    "x-cache-persistence": ("disk", "memory"),
 }
 TEXTS = (*CHOICES, "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-max-age")
 WRONG_TEXTS = {
@@ -77,11 +78,14 @@ WRONG_TEXTS = {
     "x-delayed-retry-type": "invalid_delayed_retry_type",
     "x-dispatch": "invalid_dispatch",
     "x-consumer-timeout-action": "invalid_consumer_timeout_action",
+    "x-cache-persistence": "invalid_cache_persistence",
 }
 
 
 def test_every_argument_is_of_one_of_the_kinds_tested_here() -> None:
     others = {"x-single-active-consumer", "x-delayed-retry-multiplier"}
+    # Those are tested with what they do.
+    others |= {"x-message-deduplication", "x-cache-size", "x-cache-ttl", "x-deduplication-header"}
     assert set(QUEUE_ARGUMENTS) == {*INTEGERS, *TEXTS, *others}
     assert {*COMPARED_ARGUMENTS, *MAY_DIFFER} == set(QUEUE_ARGUMENTS)
     assert len(COMPARED_ARGUMENTS) + len(MAY_DIFFER) == len(QUEUE_ARGUMENTS)

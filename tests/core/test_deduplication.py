@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broker.core.deduplication import ENTRY_BYTES, ID_MAX, Original, Window, id_of
+from broker.core.deduplication import ENTRY_BYTES, EXPIRES, ID_MAX, Original, Window, id_of
 from broker.wire.table import INTEGER_TYPES, Field
 from tests.wire.profiles import examples, steps
 from tests.wire.strategies import fields
@@ -24,14 +24,16 @@ class WindowMachine(RuleBasedStateMachine):
 
     @initialize(size=st.integers(1, 8), ttl=TTLS)
     def begin(self, size: int, ttl: int | None) -> None:
-        self.window = Window(size, ttl)
+        # What has left, and nobody has asked for.
+        self.gone: dict[bytes, Original] = {}
+        self.window = Window(size, ttl, self.gone.__setitem__)
         self.size, self.ttl = size, ttl
         self.model: list[tuple[bytes, Original]] = []
         self.now = 0
         self.position = 0
 
     def is_there(self, original: Original) -> bool:
-        return original.expires is None or original.expires > self.now
+        return original[EXPIRES] is None or original[EXPIRES] > self.now
 
     @rule(id_=IDS, own=TTLS)
     def publish(self, id_: bytes, own: int | None) -> None:
@@ -40,12 +42,12 @@ class WindowMachine(RuleBasedStateMachine):
         if known:
             return
         self.position += 1
-        self.window.add(id_, self.now, ttl=own, position=self.position)
-        limits = [limit for limit in (own, self.ttl) if limit is not None]
-        original = Original(self.now + min(limits) if limits else None, self.position)
+        ttl = self.ttl if own is None else own
+        original = (None if ttl is None else self.now + ttl, self.position, -self.position)
+        assert self.window.expiry(self.now, own) == original[EXPIRES]
+        self.window.add(id_, self.now, original)
         self.model = [pair for pair in self.model if pair[0] != id_]
-        if original.expires is None or original.expires > self.now:
-            self.model.append((id_, original))
+        self.model.append((id_, original))
 
     @rule(id_=IDS)
     def reject(self, id_: bytes) -> None:
@@ -69,11 +71,19 @@ class WindowMachine(RuleBasedStateMachine):
 
     @rule()
     def write_down_and_read_again(self) -> None:
-        again = Window(self.size, self.ttl)
+        again = Window(self.size, self.ttl, self.gone.__setitem__)
         for id_, original in self.window:
             again.restore(id_, original)
         assert list(again) == list(self.window)
         self.window = again
+
+    @rule(id_=IDS)
+    def move(self, id_: bytes) -> None:
+        known = self.window.get(id_)
+        if known is not None:
+            moved = (known[0], known[1] + 1000, known[2])
+            self.window.replace(id_, moved)
+            self.model = [(name, moved if name == id_ else each) for name, each in self.model]
 
     @rule()
     def clear(self) -> None:
@@ -91,7 +101,13 @@ class WindowMachine(RuleBasedStateMachine):
         for place, (_, original) in enumerate(self.model[:left], 1):
             # It had to make room for those after it, or has expired.
             assert len(self.model) - place >= self.size or not self.is_there(original)
+        # It tells of each that leaves, with what it last knew of it.
+        there = dict(self.model)
+        for name, original in self.gone.items():
+            assert original == there.get(name, original)
+        self.gone.clear()
         self.model = held
+        assert self.window.oldest == (held[0][1] if held else None)
         assert self.window.memory == sum(len(name) + ENTRY_BYTES for name, _ in held)
 
 
@@ -101,56 +117,53 @@ TestWindowMachine.settings = steps(100, 40)
 
 def test_duplicate_is_known_until_its_original_expires() -> None:
     window = Window(10, ttl=100)
-    window.add(b"a", 1000, position=7)
-    assert window.original(b"a", 1099) == Original(1100, 7)
+    window.add(b"a", 1000, (1100, 7, 1))
+    assert window.original(b"a", 1099) == (1100, 7, 1)
     assert window.original(b"a", 1100) is None
+    assert window.get(b"a") == (1100, 7, 1)
     assert window.original(b"b", 1000) is None
 
 
 def test_without_a_ttl_only_the_size_counts() -> None:
     window = Window(2)
     for name in (b"a", b"b", b"c"):
-        window.add(name, 0)
+        window.add(name, 0, (window.expiry(0, None), 0, 0))
     assert [window.original(name, 10**15) is None for name in (b"a", b"b", b"c")] == [
         True,
         False,
         False,
     ]
-    assert window.next is None
 
 
-def test_ttl_of_a_message_shortens_and_never_lengthens_its_time() -> None:
+def test_ttl_of_a_message_comes_before_that_of_the_window() -> None:
     window = Window(10, ttl=100)
-    window.add(b"short", 0, ttl=10)
-    window.add(b"long", 0, ttl=1000)
-    assert [expires for _, (expires, _) in window] == [10, 100]
+    assert [window.expiry(5, own) for own in (None, 10, 1000)] == [105, 15, 1005]
     endless = Window(10)
-    endless.add(b"own", 0, ttl=5)
-    assert endless.next == 5
+    assert [endless.expiry(5, own) for own in (None, 10, 0)] == [None, 15, 5]
 
 
 def test_rejected_publish_leaves_nothing() -> None:
-    window = Window(10)
-    window.add(b"a", 0)
+    gone: list[bytes] = []
+    window = Window(10, None, lambda key, original: gone.append(key))
+    window.add(b"a", 0, (None, 0, 0))
     window.forget(b"a")
     window.forget(b"a")
-    assert (window.original(b"a", 0), len(window), window.memory) == (None, 0, 0)
+    assert (window.original(b"a", 0), len(window), window.memory, gone) == (None, 0, 0, [b"a"])
 
 
 def test_what_has_expired_goes_as_others_come() -> None:
     window = Window(10_000, ttl=10)
     for number in range(1000):
-        window.add(b"%d" % number, 0)
-    assert window.next == 10
+        window.add(b"%d" % number, 0, (10, 0, 0))
     for number in range(1000, 2000):
-        window.add(b"%d" % number, 50)
+        window.add(b"%d" % number, 50, (60, 0, 0))
     assert len(window) == 1000
 
 
 def test_smaller_window_lets_the_oldest_go_at_once() -> None:
     window = Window(10)
     for number in range(10):
-        window.add(b"%d" % number, 0)
+        window.add(b"%d" % number, 0, (None, 0, 0))
     window.change(3, None)
     assert [name for name, _ in window] == [b"7", b"8", b"9"]
 
@@ -162,7 +175,7 @@ def test_memory_is_about_what_python_takes() -> None:
     tracemalloc.start()
     try:
         for number in range(count):
-            window.add(b"s%019d" % number, 10**12 + number, position=10**6 + number)
+            window.add(b"s%019d" % number, 0, (10**12 + number, 10**6, (10**6 << 24) + number))
         taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import records
+from broker.core import records, remembered
 from broker.core.message import (
     MESSAGE_OVERHEAD,
     Message,
@@ -153,7 +153,10 @@ def test_format_is_as_it_was() -> None:
     assert records.counters([(1, 2, 3)])[0] == 5
     definitions = [16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]
     assert records.held(1, {2: 3})[0] == 6
-    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, *definitions]
+    ids = "07 27000000 0100000000000000 0900000000000000 01000000"
+    ids += "0a00000000000000 ffffffffffffffff 02 7331"
+    assert remembered.record(1, 9, [(b"s1", None, 10)]) == bytes.fromhex(ids)
+    assert [kind.value for kind in Kind] == [1, 2, 3, 4, 5, 6, 7, *definitions]
     now = with_time(make_origin("x", "k", persistent=True), 7, 8)
     timed = put([(1, 2)], [(*message(b"hi", "x", "k")[:2], now, 0)])
     assert timed.endswith(

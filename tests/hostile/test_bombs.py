@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.message import MESSAGE_OVERHEAD
-from broker.protocol.publish import ROUTES_MAX
+from broker.protocol.route import ROUTES_MAX
 from conformance.fuzz.world import World, method
 from exchanges import TopicExchange
 

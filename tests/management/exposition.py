@@ -84,6 +84,7 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "rabbitmq_global_messages_routed_total": ("counter", P),
     "rabbitmq_global_messages_unroutable_dropped_total": ("counter", P),
     "rabbitmq_global_messages_unroutable_returned_total": ("counter", P),
+    "rabbitmq_global_messages_deduplicated_total": ("counter", P),
     "rabbitmq_global_consumers": ("gauge", P),
     "rabbitmq_global_messages_delivered_total": ("counter", PQ),
     "rabbitmq_global_messages_delivered_consume_manual_ack_total": ("counter", PQ),

@@ -6,7 +6,7 @@ import pytest
 
 from broker.core.arguments import EXPIRY_MAX_MS
 from broker.core.users import Permission
-from broker.protocol.publish import ROUTES_MAX
+from broker.protocol.route import ROUTES_MAX
 from broker.protocol.states import ConnectionState
 from broker.wire.frames import BODY, frame
 from broker.wire.methods import Method, commands, shortstr

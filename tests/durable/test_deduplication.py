@@ -1,0 +1,370 @@
+"""What exchanges and queues remember of publishes, over restarts, kills and failing logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.core import cleaner
+from broker.core.policies import Policy
+from broker.core.records import HEAD
+from broker.core.remembered import read_record, record
+from broker.storage.log import LogState
+from broker.wire.properties import DELIVERY_MODE, HEADERS
+from broker.wire.table import Field, Table, encode_table
+from tests.durable.site import DurableSite
+from tests.protocol.client import Basic, Client, Confirm, Exchange, Queue, Tx, publish_octets, text
+
+Restart = Callable[[DurableSite], DurableSite]
+restarts = pytest.mark.parametrize("restart", [DurableSite.stop, DurableSite.crash])
+ON: Table = {"x-message-deduplication": Field("bool", value=True)}
+
+
+def number(value: int) -> Field:
+    return Field("signedint", value)
+
+
+def marked(key: str, *, persistent: bool = True, **others: Field) -> dict[str, Any]:
+    table = {"x-deduplication-header": text(key), **others}
+    if not persistent:
+        return {"flags": HEADERS, "properties": encode_table(table)}
+    return {"flags": HEADERS | DELIVERY_MODE, "properties": encode_table(table) + b"\x02"}
+
+
+def settle(site: DurableSite, client: Client) -> list[Any]:
+    site.settle_down()
+    return client.read()
+
+
+def exchange(site: DurableSite, **arguments: Field) -> Client:
+    """A client, and an exchange with a durable queue."""
+    client = site.connect()
+    table = {"x-cache-size": number(10)}
+    table |= {key.replace("_", "-"): field for key, field in arguments.items()}
+    client.tell(
+        Exchange.Declare,
+        exchange="x",
+        exchange_type="x-message-deduplication",
+        durable=True,
+        arguments=table,
+    )
+    site.settle_down()
+    client.tell(Queue.Declare, queue="q", durable=True)
+    site.settle_down()
+    client.tell(Queue.Bind, queue="q", exchange="x")
+    settle(site, client)
+    return client
+
+
+def send(client: Client, *keys: str, **options: Any) -> None:
+    """Publishes these in one chunk, each with its number as the body."""
+    options.setdefault("exchange", "x")
+    mark = {"persistent": options.pop("persistent", True), **options.pop("more", {})}
+    octets = [
+        publish_octets(b"%s%d" % (key.encode(), place), **options, **marked(key, **mark))
+        for place, key in enumerate(keys)
+    ]
+    client.feed(b"".join(octets))
+
+
+def remembered(site: DurableSite) -> list[bytes]:
+    found = site.vhost.exchanges["x"].duplicates
+    assert found is not None
+    return [key for key, _ in found.window]
+
+
+def taken(site: DurableSite, queue: str = "q") -> list[str]:
+    """What is in a queue, which is acknowledged."""
+    client = site.connect()
+    client.consume(queue)
+    site.settle_down()
+    found = [item for item in client.read() if item.kind is Basic.Deliver]
+    if found:
+        client.tell(Basic.Ack, delivery_tag=found[-1].method.delivery_tag, multiple=True)
+    client.ask(Basic.Cancel, consumer_tag=found[-1].method.consumer_tag) if found else None
+    site.settle_down()
+    return [item.body.decode() for item in found]
+
+
+@restarts
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_exchange_knows_duplicates_after_a_restart(restart: Restart, is_taken: bool) -> None:
+    site = DurableSite()
+    client = exchange(site)
+    send(client, "a", "b")
+    site.settle_down()
+    if is_taken:
+        assert taken(site) == ["a0", "b1"]
+    site = restart(site)
+    send(site.connect(), "b", "c")
+    site.settle_down()
+    site = restart(restart(site))
+    send(site.connect(), "a", "b", "c", "d")
+    assert taken(site) == [*([] if is_taken else ["a0", "b1"]), "c1", "d3"]
+    assert site.broker.counters.messages_deduplicated == 3
+
+
+@restarts
+def test_queue_knows_duplicates_after_a_restart(restart: Restart) -> None:
+    site = DurableSite()
+    client = site.connect()
+    client.tell(Queue.Declare, queue="q", durable=True, arguments={**ON, "x-cache-size": number(2)})
+    settle(site, client)
+    send(client, "a", "b", "c", exchange="", key="q")
+    site.settle_down()
+    site = restart(site)
+    send(site.connect(), "b", "c", "a", exchange="", key="q")
+    site.settle_down()
+    assert taken(site) == ["a0", "b1", "c2", "a2"]
+
+
+@restarts
+def test_expiry_goes_on_over_restarts(restart: Restart) -> None:
+    site = DurableSite(now=1000)
+    client = exchange(site, x_cache_ttl=number(500))
+    send(client, "a")
+    site.settle_down()
+    site.wait_until(1499)
+    site = restart(site)
+    send(site.connect(), "a")
+    site.wait_until(1500)
+    send(site.connect(), "a")
+    site.settle_down()
+    assert taken(site) == ["a0", "a0"]
+    site.wait_until(5000)
+    site = restart(site)
+    assert site.broker.memory_used == 0
+    wanted = site.journal.batches.live_bytes
+    assert restart(site).journal.batches.live_bytes == wanted
+
+
+@restarts
+def test_transient_messages_are_forgotten_as_they_are_lost(restart: Restart) -> None:
+    site = DurableSite()
+    client = exchange(site)
+    send(client, "a", persistent=False)
+    send(client, "a", "b")
+    site.settle_down()
+    site = restart(site)
+    send(site.connect(), "a", "b")
+    assert taken(site) == ["b1", "a0"]
+
+
+@restarts
+def test_what_is_kept_in_memory_alone_is_forgotten(restart: Restart) -> None:
+    site = DurableSite()
+    client = exchange(site, x_cache_persistence=text("memory"))
+    send(client, "a", "a")
+    site.settle_down()
+    site = restart(site)
+    send(site.connect(), "a")
+    assert taken(site) == ["a0", "a0"]
+
+
+@restarts
+def test_exchange_that_was_deleted_leaves_nothing(restart: Restart) -> None:
+    site = DurableSite()
+    client = exchange(site)
+    send(client, "a")
+    client.tell(Exchange.Delete, exchange="x")
+    settle(site, client)
+    exchange(site)
+    site = restart(site)
+    send(site.connect(), "a", "a")
+    site.settle_down()
+    site = restart(site)
+    send(site.connect(), "a")
+    assert taken(site) == ["a0", "a0"]
+
+
+@restarts
+@pytest.mark.parametrize("is_used", [False, True])
+def test_purged_queue_has_forgotten_after_a_restart_too(restart: Restart, is_used: bool) -> None:
+    site = DurableSite()
+    client = site.connect()
+    client.tell(Queue.Declare, queue="q", durable=True, arguments={**ON, "x-cache-size": number(9)})
+    settle(site, client)
+    send(client, "a", exchange="", key="q")
+    client.tell(Queue.Purge, queue="q")
+    settle(site, client)
+    if is_used:
+        send(client, "b", exchange="", key="q")
+        site.settle_down()
+    site = restart(site)
+    send(site.connect(), "a", "b", exchange="", key="q")
+    assert sorted(taken(site)) == (["a0", "b0"] if is_used else ["a0", "b1"])
+
+
+@restarts
+def test_policy_on_an_exchange_that_is_there_from_the_beginning_lasts(restart: Restart) -> None:
+    site = DurableSite()
+    client = site.connect()
+    site.vhost.set_policy(Policy("p", "^amq.fanout$", {"message-deduplication": True}))
+    client.tell(Queue.Declare, queue="q", durable=True)
+    client.tell(Queue.Bind, queue="q", exchange="amq.fanout")
+    settle(site, client)
+    send(client, "a", exchange="amq.fanout")
+    site.settle_down()
+    site = restart(site)
+    send(site.connect(), "a", "b", exchange="amq.fanout")
+    site.settle_down()
+    assert taken(site) == ["a0", "b1"]
+    # It is switched off and on again: what was before counts no more.
+    site.vhost.clear_policy("p")
+    site.collect()
+    site.settle_down()
+    site = restart(site)
+    site.vhost.set_policy(Policy("p", "^amq.fanout$", {"message-deduplication": True}))
+    send(site.connect(), "a", exchange="amq.fanout")
+    site.settle_down()
+    site = restart(site)
+    send(site.connect(), "a", "b", exchange="amq.fanout")
+    assert taken(site) == ["a0", "b1"]
+
+
+# Confirms
+
+
+def test_duplicate_is_confirmed_when_its_original_is_durable() -> None:
+    site = DurableSite()
+    exchange(site)
+    first, second = site.connect(), site.connect()
+    for client in (first, second):
+        client.ask(Confirm.Select)
+        send(client, "a")
+        site.broker.write()
+        # What the second one waits for is under way already.
+        assert client.read() == []
+    site.log.work(1)
+    site.log.tell(1)
+    site.collect()
+    assert [item.kind for item in (*first.read(), *second.read())] == [Basic.Ack, Basic.Ack]
+    send(second, "a")
+    assert [item.kind for item in second.read()] == [Basic.Ack]
+    assert taken(site) == ["a0"]
+
+
+def test_commit_of_a_duplicate_is_answered_when_its_original_is_durable() -> None:
+    site = DurableSite()
+    exchange(site)
+    first, second = site.connect(), site.connect()
+    send(first, "a")
+    second.ask(Tx.Select)
+    send(second, "a")
+    second.tell(Tx.Commit)
+    assert second.read() == []
+    site.settle_down()
+    assert [item.kind for item in second.read()] == [Tx.CommitOk]
+    assert taken(site) == ["a0"]
+
+
+@pytest.mark.parametrize("keep", range(4))
+def test_id_is_durable_with_its_message_or_neither_is(keep: int) -> None:
+    site = DurableSite()
+    client = exchange(site)
+    # A flush is under way, another waits, and a third is pending.
+    for key in "abcd":
+        send(client, key)
+        site.broker.write()
+    site = site.crash(keep)
+    send(site.connect(), *"abcd")
+    site.settle_down()
+    assert sorted(body[0] for body in taken(site)) == list("abcd")
+
+
+def test_original_that_was_not_written_is_no_original() -> None:
+    site = DurableSite()
+    client = exchange(site)
+    send(client, "durable")
+    site.settle_down()
+    client.ask(Confirm.Select)
+    send(client, "a")
+    site.log.become(LogState.FAILED)
+    site.settle_down()
+    assert [item.kind for item in client.read()] == [Basic.Nack]
+    send(client, "a")
+    site.settle_down()
+    assert [item.kind for item in client.read()] == [Basic.Nack]
+    # This one was written before.
+    send(client, "durable")
+    site.settle_down()
+    assert [item.kind for item in client.read()] == [Basic.Ack]
+    # And what need not last goes on, once.
+    send(client, "t", "t", persistent=False)
+    site.settle_down()
+    assert site.broker.counters.messages_deduplicated == 2
+
+
+# The log
+
+
+@pytest.fixture
+def tidy(monkeypatch: pytest.MonkeyPatch) -> DurableSite:
+    """A broker that cleans its log at once, little by little."""
+    monkeypatch.setattr(cleaner, "SLACK", 0)
+    monkeypatch.setattr(cleaner, "STEP_MIN", 100)
+    return DurableSite()
+
+
+@restarts
+def test_log_that_is_cleaned_goes_on_having_what_is_remembered(
+    tidy: DurableSite, restart: Restart
+) -> None:
+    site = tidy
+    client = exchange(site, x_cache_size=number(20))
+    send(client, "first")
+    for round_ in range(60):
+        send(client, *[f"{place}" for place in range(5)])
+        client.publish(b"unmarked" * 50, exchange="x")
+        if round_ % 5 == 0:
+            send(client, f"r{round_}")
+        site.settle_down()
+        taken(site)
+    assert site.journal.batches.first > 30
+    before = remembered(site)
+    site = restart(site)
+    assert remembered(site) == before
+    send(site.connect(), "first", "r55", "new")
+    assert taken(site) == ["new2"]
+
+
+def test_log_does_not_grow_with_what_is_forgotten(tidy: DurableSite) -> None:
+    client = exchange(tidy, x_cache_size=number(50))
+    sizes = []
+    for start in range(0, 3000, 100):
+        send(client, *[f"{key}" for key in range(start, start + 100)])
+        tidy.settle_down()
+        taken(tidy)
+        sizes.append(tidy.journal.batches.total_bytes)
+    assert max(sizes[10:]) < 1.5 * max(sizes[:10])
+    wanted = tidy.journal.batches.live_bytes
+    assert tidy.crash().journal.batches.live_bytes == wanted
+
+
+@restarts
+def test_nothing_is_wanted_of_what_is_gone(restart: Restart) -> None:
+    site = DurableSite()
+    client = exchange(site)
+    empty = site.journal.batches.live_bytes
+    send(client, *"abcdefghijklm")
+    site.settle_down()
+    taken(site)
+    assert site.journal.batches.live_bytes > empty
+    client.tell(Exchange.Delete, exchange="x")
+    client.tell(Queue.Delete, queue="q")
+    site.settle_down()
+    vhost_alone = DurableSite()
+    vhost_alone.settle_down()
+    assert site.journal.batches.live_bytes == vhost_alone.journal.batches.live_bytes
+    site = restart(site)
+    assert site.journal.batches.live_bytes == vhost_alone.journal.batches.live_bytes
+    assert site.journal.windows == {}
+
+
+def test_record_says_what_was_written() -> None:
+    rows = [(b"", None, 1), (b"a" * 65, 0, 2**63), (b"\0", 2**62, 7)]
+    octets = record(2**40, 5, rows)
+    assert read_record(b"xx" + octets, 2 + HEAD.size) == (2**40, 5, rows)
+    assert read_record(record(1, 9, ()), HEAD.size) == (1, 9, [])
