@@ -91,6 +91,16 @@ def ready_numbers(queue: Queue) -> Iterator[int]:
                 yield entry[NUMBER]
 
 
+def settle_all(queue: Queue, waiting: Iterable[Entry]) -> None:
+    """All that is ready is purged, with these that waited."""
+    if queue.duplicates is not None:
+        queue.duplicates.clear()
+    for store in queue.stores:
+        store.settled([*queue.returned, *queue.reading, *queue.ready, *waiting])
+        if queue.paged is not None:
+            store.settled_range(queue.paged.first, queue.next_number)
+
+
 def use_sparse(queue: Queue) -> None:
     """From now on any message of this queue can be taken by its number."""
     if queue.line_type is Sparse:

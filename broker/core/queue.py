@@ -28,7 +28,7 @@ from broker.core.graves import without_worn
 from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
 from broker.core.limits import drop_head
-from broker.core.lines import count_bodies, forget_bodies
+from broker.core.lines import count_bodies, forget_bodies, settle_all
 from broker.core.message import ORIGIN, TTL, Entry, Message, bodies_bytes, body_bytes, entries_size
 from broker.core.paging import Paged
 from broker.core.reading import push_all
@@ -343,13 +343,8 @@ class Queue:
 
     def purge(self) -> int:
         """Drops what is ready or waits, and returns how many that were; others stay."""
-        if self.duplicates is not None:
-            self.duplicates.clear()
         waiting = self.retries.clear() if self.retries is not None else []
-        for store in self.stores:
-            store.settled([*self.returned, *self.reading, *self.ready, *waiting])
-            if self.paged is not None:
-                store.settled_range(self.paged.first, self.next_number)
+        settle_all(self, waiting)
         return self._drop_ready() + len(waiting)
 
     def _drop_ready(self) -> int:

@@ -6,8 +6,7 @@ endian, so that whole columns of them are written and read at once.
     put        messages of one publish run, once for all the queues they went to
     settled    numbers that left a queue for good
     delivered  the highest number each queue has handed out: what comes back up to it was seen
-    returned   how often messages came back
-    held       until when messages wait that came back
+    returned   how often messages came back; held: until when these wait
     remembered ids that were published lately (broker.core.remembered)
     counters   next number and highest delivered one of queues, in a snapshot
     others     definitions, as field tables
@@ -63,7 +62,6 @@ _RANGE_MAX = 2**32 - 1
 _ROWS_MAX = 1 << 26
 """Ranges or numbers of one record; more go to several records, as the octets of one are few enough
 to be counted in four."""
-
 
 Expiring: TypeAlias = "tuple[int, Sequence[int]] | None"
 """When messages were published, and after how long they expire, one for all or one for each, as far
