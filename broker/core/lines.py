@@ -5,7 +5,7 @@ is not handed out: it expires, or is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop
 from typing import TYPE_CHECKING
 
