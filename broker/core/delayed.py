@@ -76,7 +76,7 @@ class Release(Expiry):
         # One slice in each turn.
         self._expire(now)
 
-    def _expire(self, now: int) -> None:
+    def _expire(self, now: int, *, is_final: bool = True) -> None:
         queue = self.queue
         assert isinstance(queue, Delayed)
         if queue.reads:

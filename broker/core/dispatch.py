@@ -37,7 +37,11 @@ def hand_out(queue: Queue) -> bool:
             if first.is_waiting:
                 line.move_to_end(first)
     if queue.paged is not None and _wants_more(queue):
+        is_empty = not queue.ready
         fetch(queue)
+        if is_empty:
+            # Who has room is given what comes now.
+            return consumers.line() is None
     if not queue.ready or queue.lasting is None:
         return True
     if len(consumers):

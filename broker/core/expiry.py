@@ -55,7 +55,9 @@ _COMPACT_FROM = 1024
 class Expiry:
     """When the messages of one queue expire."""
 
-    __slots__ = ("_back", "_came", "_deadlines", "_extra", "_since", "due", "is_behind", "queue")
+    __slots__ = (
+        "_back", "_began", "_came", "_deadlines", "_extra", "_since", "due", "is_behind", "queue",
+    )  # fmt: skip
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -63,6 +65,9 @@ class Expiry:
         # Since when the queue has a TTL: messages that do not say when they were published were
         # there before.
         self._since = queue.broker.timers.now
+        # The same for those that say it: the TTL counts from then on for them too, so that messages
+        # expire in order.
+        self._began = self._since
         # Of messages with an expiration of their own.
         self._deadlines = Deadlines()
         # Those of this batch: (deadline, first number, number behind the last one).
@@ -78,15 +83,19 @@ class Expiry:
         """When a message of this origin expires in the queue; None for never."""
         published, own = origin[PUBLISHED], origin[TTL]
         ttl = self.queue.rules.message_ttl
-        if own is not None and (ttl is None or own < ttl):
-            ttl = own
+        deadline = None if own is None or published is None else published + own
         if ttl is None:
-            return None
-        return (self._since if published is None else published) + ttl
+            return deadline
+        begin = self._since if published is None else max(published, self._began)
+        return begin + ttl if deadline is None else min(deadline, begin + ttl)
 
     def begin_ttl(self) -> None:
         """The queue has a TTL from now on."""
-        self._since = self.queue.broker.timers.now
+        self._since = self._began = self.queue.broker.timers.now
+
+    def recovered(self) -> None:
+        """The queue had its TTL before the broker started, nobody knows since when."""
+        self._began = 0
 
     def expect(self, messages: Iterable[Message], first: int) -> None:
         """Messages from number `first` on came with an expiration."""
@@ -120,7 +129,7 @@ class Expiry:
         now = self.queue.broker.timers.now
         if not self._is_due(now):
             return True
-        self._expire(now)
+        self._expire(now, is_final=False)
         self.is_behind = self._is_due(now)
         return not self.is_behind
 
@@ -128,10 +137,7 @@ class Expiry:
         following = self._deadlines.next
         if following is not None and following <= now:
             return True
-        if not self.queue.rules.message_ttl:
-            # What lives no time at all is judged after those who are ready had their turns.
-            return False
-        deadline = self._first_deadline()
+        deadline = self._first_deadline(is_final=False)
         return deadline is not None and deadline <= now
 
     def watch(self, *, is_final: bool) -> None:
@@ -142,7 +148,7 @@ class Expiry:
         if self._came or self._back:
             self._watch_own(now, is_final=is_final)
         self._count()
-        due = self._next() if is_final or queue.rules.message_ttl else self._deadlines.next
+        due = self._next(is_final=is_final)
         if due is None or due > now:
             queue.broker.timers.set(self, due)
         elif is_final:
@@ -180,50 +186,54 @@ class Expiry:
         self.queue.broker.memory_used += extra - self._extra
         self._extra = extra
 
-    def _next(self) -> int | None:
-        dues = [due for due in (self._first_deadline(), self._deadlines.next) if due is not None]
+    def _next(self, *, is_final: bool = True) -> int | None:
+        first_due = self._first_deadline(is_final=is_final)
+        dues = [due for due in (first_due, self._deadlines.next) if due is not None]
         return min(dues, default=None)
 
-    def _first_deadline(self) -> int | None:
-        """When the first message expires under the TTL of the queue."""
+    def _first_deadline(self, *, is_final: bool = True) -> int | None:
+        """When the first message expires under the TTL of the queue. One that lives no time at all
+        is for who has room: unless it is final that nobody has, it is not due yet."""
         queue = self.queue
-        if queue.rules.message_ttl is None or queue.reading:
+        ttl = queue.rules.message_ttl
+        if ttl is None or queue.reading or (ttl == 0 and not is_final):
             return None
         entry = first(queue)
         if entry is not None:
-            return self.deadline(entry[MESSAGE][ORIGIN])
+            origin = entry[MESSAGE][ORIGIN]
+            return None if origin[TTL] == 0 and not is_final else self.deadline(origin)
         fetch(queue)
         return None
 
     def on_time(self, now: int) -> None:
         """Messages are due."""
-        self._expire(now)
+        self._expire(now, is_final=False)
         # Those who had to wait for that go on.
         self.queue.touch()
         self.queue.tell(is_there=True)
 
-    def _expire(self, now: int) -> None:
+    def _expire(self, now: int, *, is_final: bool = True) -> None:
         queue = self.queue
         if queue.broker.graves.is_full(queue):
             # Nothing is handed out meanwhile.
             queue.broker.timers.set(self, now + BUSY_MS)
             return
-        expired = self.take_due(now, EXPIRED_AT_ONCE)
+        expired = self.take_due(now, EXPIRED_AT_ONCE, is_final=is_final)
         if expired:
             queue.broker.graves.bury(queue, expired, EXPIRED)
 
-    def take_due(self, now: int, most: int) -> list[Entry]:
+    def take_due(self, now: int, most: int, *, is_final: bool = True) -> list[Entry]:
         """Takes messages that are due, at most so many; the others are due in the next turn at the
         earliest."""
         queue = self.queue
         due = self._take(self._deadlines.take(now, most))
         while len(due) < most:
-            deadline = self._first_deadline()
+            deadline = self._first_deadline(is_final=is_final)
             if deadline is None or deadline > now:
                 break
             due.append(take_first(queue))
         self._count()
-        then = self._next()
+        then = self._next(is_final=is_final)
         queue.broker.timers.set(self, then if then is None else max(then, now + 1))
         return due
 
@@ -267,6 +277,13 @@ class Expiry:
         self._deadlines.clear()
         self._count()
         self.queue.broker.timers.set(self, None)
+
+
+def expiry_of(queue: Queue, entries: Iterable[Entry]) -> Expiry | None:
+    """What watches these messages, which were handed out as they came and never stood in line; None
+    if they do not expire by themselves."""
+    is_wanted = any(message[ORIGIN][TTL] is not None for _, message, _ in entries)
+    return Expiry(queue) if is_wanted else None
 
 
 class Lease:

@@ -63,13 +63,14 @@ def count_bodies(queue: Queue) -> int:
 
 
 def first_number(queue: Queue) -> int | None:
-    """The least number among `ready` and those behind it; None if there is none."""
+    """No more than the least number among `ready` and those behind it, be they ready or waiting for
+    a retry; None if there is none."""
     if queue.ready:
         return queue.ready[0][NUMBER]
     paged = queue.paged
     if paged is None:
         return None
-    if paged.count:
+    if paged.count or queue.retries is not None:
         return paged.first
     for line in (paged.tail, paged.fresh):
         if line:
@@ -123,14 +124,17 @@ def sparse_bytes(queue: Queue) -> int:
 
 
 def discard(queue: Queue, number: int) -> Entry | None:
-    """Takes the message with this number from `ready` or what is behind it, if it is there; one
-    that is in a log alone comes without its content, and is `dying`. The queue uses sparse lines.
-    """
+    """Takes the message with this number from `ready` or what is behind it, or from those that wait
+    for a retry, if it is there; one that is in a log alone comes without its content, and is
+    `dying`. The queue uses sparse lines."""
     assert isinstance(queue.ready, Sparse)
     entry = queue.ready.discard(number)
     if entry is not None:
         leave_ready(queue, [entry], entry_size(entry))
-    elif queue.paged is not None:
+        return entry
+    if queue.retries is not None:
+        entry = queue.retries.take(number)
+    if entry is None and queue.paged is not None:
         entry = _discard_paged(queue, queue.paged, number)
     return entry
 

@@ -186,6 +186,8 @@ class PriorityQueue(Queue):
         self.rules = rules
         for lane in self._lanes:
             lane.follow(rules)
+            # What is due now is so in every lane.
+            self.note(lane)
 
     # Messages come and go
 

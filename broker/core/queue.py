@@ -23,7 +23,7 @@ from broker.core.consumer import Consumer
 from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
 from broker.core.expiring import Expiring
-from broker.core.expiry import Expiry, Lease
+from broker.core.expiry import Expiry, Lease, expiry_of
 from broker.core.graves import without_worn
 from broker.core.lasting import Lasting
 from broker.core.least_loaded import make_line
@@ -318,6 +318,7 @@ class Queue:
         if self.rules.delivery_limit is not None:
             entries = without_worn(self, entries)
         came = [(number, message, times + 1) for number, message, times in entries]
+        self.expiry = self.expiry or expiry_of(self, came)
         if self.lasting is not None:
             self.lasting.returned(entries)
         if self.rules.delays(failed=failed) and came:
@@ -343,12 +344,13 @@ class Queue:
 
     def purge(self) -> int:
         """Drops what is ready or waits, and returns how many that were; others stay."""
+        count = self.messages - self.unacked_count
         waiting = self.retries.clear() if self.retries is not None else []
         settle_all(self, waiting)
-        return self._drop_ready() + len(waiting)
+        self._drop_ready()
+        return count
 
-    def _drop_ready(self) -> int:
-        count = self.messages_ready
+    def _drop_ready(self) -> None:
         if self.paged is not None:
             self.broker.memory_used -= self.paged.tail_bytes
             self.paged = None
@@ -361,7 +363,6 @@ class Queue:
         self.dying.clear()
         if self.expiry is not None:
             self.expiry.close()
-        return count
 
     def close(self) -> None:
         """The queue is deleted: it lets go of its messages and its consumers, who are told at the

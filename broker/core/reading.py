@@ -121,9 +121,9 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
                 some = store.entries(first, messages)
                 if queue.dying:
                     some = [entry for entry in some if entry[NUMBER] not in queue.dying]
+                if queue.retries is not None:
+                    some = queue.retries.without_waiting(some)
                 paged.count -= len(some)
-                if queue.retries is not None and store.held:
-                    some = queue.retries.sort_out(some)
                 alive = some if queue.expiry is None else queue.expiry.bury_expired(some)
                 if queue.rules.max_length_bytes is not None:
                     _count_bodies(queue, some, alive)
@@ -183,18 +183,23 @@ def _is_stored(queue: Queue) -> bool:
 def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
     """Entries that were handed out, without their contents as far as these can be read again. What
     that frees counts no longer."""
+    kept = without_contents(queue, entries)
+    freed = entries_size(entries) - entries_size(kept)
+    queue.unacked_bytes -= freed
+    queue.broker.memory_used -= freed
+    return kept
+
+
+def without_contents(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
+    """Entries without their contents, as far as these can be read again."""
     kept: list[Entry] = []
-    freed = 0
     for entry in entries:
-        number, (content, _, origin, framing), returns = entry
+        number, (_, _, origin, framing), returns = entry
         found = where(queue, number)
         if found is not None and found[1].position <= found[0].journal.durable:
-            freed += len(content)
             kept.append((number, (b"", 0, origin, framing), returns))
         else:
             kept.append(entry)
-    queue.unacked_bytes -= freed
-    queue.broker.memory_used -= freed
     return kept
 
 

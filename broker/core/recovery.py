@@ -210,6 +210,9 @@ def restore(queue: Queue, lasting: Lasting) -> None:
         lasting.expiring = Expiring()
     if lasting.held:
         queue.retries = Retries(queue)
+        queue.retries.resume()
+    if queue.expiry is not None:
+        queue.expiry.recovered()
     if queue.expiry is not None or queue.rules.has_limit:
         queue.touch()
 

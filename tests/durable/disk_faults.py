@@ -64,11 +64,10 @@ def fill_with_the_first(piece: reading.Piece, octets: bytes) -> list[Entry]:
     return [(number, first, returns) for number, _, returns in entries]
 
 
-def drop_but_for_the_tail(queue: Queue) -> int:
+def drop_but_for_the_tail(queue: Queue) -> None:
     tail_bytes = queue.paged.tail_bytes if queue.paged is not None else 0
-    count = drop_ready(queue)
+    drop_ready(queue)
     queue.broker.memory_used += tail_bytes
-    return count
 
 
 def tell_that_it_is_there(queue: Queue, *, is_there: bool) -> None:
