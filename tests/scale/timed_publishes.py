@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -80,17 +80,16 @@ class TimedPublishes:
         self._confirmed = 0
         channel.call("confirm.select")
 
-    def send(self, waits_ms: Iterable[int], *, is_watched: bool = False) -> None:
-        """Publishes one message for each wait, whose body says when it is due if somebody watches
-        it; waits as long as the broker does not read."""
-        now = time.time_ns() if is_watched else 0
-        each_ms = 1_000_000 if is_watched else 0
+    def send(self, waits_ms: Sequence[int], *, watched: int = 0) -> None:
+        """Publishes one message for each wait; the bodies of the first ones, which somebody watches,
+        say when they are due. Waits as long as the broker does not read."""
+        now = time.time_ns()
         pieces = []
-        for wait_ms in waits_ms:
-            due = DUE.pack(now + wait_ms * each_ms)
+        for place, wait_ms in enumerate(waits_ms):
+            due = DUE.pack(now + wait_ms * 1_000_000 if place < watched else 0)
             wait = self._kind.wait_octets(wait_ms)
             pieces += [self._before, wait, self._after, due, self._end]
-            self._sent += 1
+        self._sent += len(waits_ms)
         socket = self._channel.connection.socket
         socket.settimeout(self._channel.connection.timeout_s)
         socket.sendall(b"".join(pieces))

@@ -8,7 +8,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ SEND = 1000
 DUE_SEND = 100
 SOON_MS = 1500
 SPREAD_MS = 1000
+SURE_MS = 10_000
+"""Time that is left to publish what takes longer than it should."""
 HOUR_MS = 3_600_000
 
 
@@ -60,16 +62,21 @@ def measure_waiting(parent: Path, waiting: Waiting) -> None:
         with phases.phase("few wait"):
             few = publishing.look(count // FEW)
         with phases.phase("publish") as publish:
-            between = publishing.send_most()
+            between = publishing.send_most(few)
         with phases.phase("many wait"):
             many = publishing.look(count)
         _print_costs(few, many)
         each_us = publish.cpu_ns / between / 1e3
-        print(f"  {each_us:.1f} us of CPU time each")
+        print(f"  {each_us:.1f} us of CPU time each in between, {waiting.due:,} parts")
         arrivals = Arrivals(broker.connection().channel())
-        for name, spread_ms in (("due within a second", SPREAD_MS), ("due at once", 1)):
+        for name, spread_ms in (
+            ("from everywhere in the line, due within a second", 0),
+            ("of the last ones, due within a second", SPREAD_MS),
+            ("of the last ones, due at once", 1),
+        ):
             with phases.phase(name):
-                publishing.send_due(waiting.due, spread_ms)
+                if spread_ms:
+                    publishing.send_due(waiting.due, spread_ms)
                 before = len(arrivals.late_ns)
                 arrivals.receive_until(before + waiting.due)
             _print_lateness(name, arrivals.late_ns[before:])
@@ -86,23 +93,35 @@ class _Publishing:
         self._publishes = TimedPublishes(channel, waiting.kind, waiting.size)
         self._random = random.Random(7)
         self._least_ms = HOUR_MS if waiting.kind is Kind.DELAYED else 1
-        self._count = waiting.count
+        self._waiting = waiting
         self._sent = 0
 
-    def _waits(self, count: int) -> Iterable[int]:
+    def _waits(self, count: int) -> list[int]:
         choose = self._random.randrange
-        return (choose(self._least_ms, WAIT_MAX_MS) for _ in range(count))
+        return [choose(self._least_ms, WAIT_MAX_MS) for _ in range(count)]
 
     def _send(self, count: int) -> None:
         for start in range(0, count, SEND):
             self._publishes.send(self._waits(min(SEND, count - start)))
         self._sent += count
 
-    def send_most(self) -> int:
-        """Publishes all but the last ones; returns how many they were. They are durable then."""
-        count = self._count - PARTS * self._part - self._sent
-        self._send(count)
-        self._publishes.wait_until_durable()
+    def send_most(self, few: tuple[float, float]) -> int:
+        """Publishes all but the last ones, and among them some that are due in any order within one
+        second, when all others have come; `few` says how long one takes. Returns how many they
+        were. They are durable then."""
+        count = self._waiting.count - PARTS * self._part - self._sent
+        due = self._waiting.due
+        stream, alone = few
+        begin_ms = _now_ms() + SURE_MS + int(2000 * (count * stream + due * alone))
+        dues = [begin_ms + place * SPREAD_MS // due for place in range(due)]
+        self._random.shuffle(dues)
+        for place, due_ms in enumerate(dues):
+            others = (place + 1) * count // due - place * count // due - 1
+            self._publishes.send([due_ms - _now_ms(), *self._waits(others)], watched=1)
+            # What stands in line before it is read would begin to wait later than it says.
+            self._publishes.wait_until_durable()
+        self._sent += count
+        _check(begin_ms)
         return count
 
     def look(self, count: int) -> tuple[float, float]:
@@ -125,17 +144,24 @@ class _Publishing:
     def send_due(self, count: int, spread_ms: int) -> None:
         """Publishes messages that are due one after the other within `spread_ms`, some time from
         now."""
-        begin = time.time_ns() // 1_000_000 + SOON_MS + count // 5
-        dues = [begin + place * spread_ms // count for place in range(count)]
+        begin_ms = _now_ms() + SOON_MS + count // 5
+        dues = [begin_ms + place * spread_ms // count for place in range(count)]
         for start in range(0, count, DUE_SEND):
-            now = time.time_ns() // 1_000_000
-            waits = (due - now for due in dues[start : start + DUE_SEND])
-            self._publishes.send(waits, is_watched=True)
-            # What stands in line before it is read would begin to wait later than it says.
+            now_ms = _now_ms()
+            waits = [due - now_ms for due in dues[start : start + DUE_SEND]]
+            self._publishes.send(waits, watched=len(waits))
             self._publishes.wait_until_durable()
-        left_ms = begin - time.time_ns() // 1_000_000
-        if left_ms < 0:
-            raise RuntimeError(f"publishing took {-left_ms} ms longer than there was time for")
+        _check(begin_ms)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _check(begin_ms: int) -> None:
+    late_ms = _now_ms() - begin_ms
+    if late_ms > 0:
+        raise RuntimeError(f"publishing took {late_ms} ms longer than there was time for")
 
 
 def _seconds(work: Callable[[], None]) -> float:
