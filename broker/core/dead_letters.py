@@ -17,6 +17,7 @@ from broker.core.limits import MAXLEN, is_full
 from broker.core.message import (
     EXCHANGE,
     PERSISTENT,
+    PUBLISHED,
     ROUTING_KEY,
     Message,
     Origin,
@@ -24,7 +25,7 @@ from broker.core.message import (
 )
 from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.wire import properties
-from broker.wire.table import Field, Table
+from broker.wire.table import Field, Table, encode_table
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
@@ -34,6 +35,9 @@ REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
 DELIVERY_LIMIT: Final = "delivery_limit"
 REASONS: Final = (REJECTED, EXPIRED, MAXLEN, DELIVERY_LIMIT)
+
+_MARKS: Final = (b"-death", b"\x02CC", b"\x03BCC")
+"""What the header frame of a message has that died before, or has further routing keys."""
 
 Deaths = list[Table]
 """The events of an x-death header, the newest first."""
@@ -50,11 +54,17 @@ class Letters:
         self._seconds = queue.broker.timers.now // 1000
         # Messages that would have gone round and round, by queue.
         self._cycles: Counter[str] = Counter()
-        # The last letter: many look alike.
-        self._last: tuple[bytes, Origin] = b"", make_origin("", "")
+        # The last letter, and what it was made of: many look alike.
+        self._last: tuple[object, ...] = ()
         self._letter: _Letter | None = None
-        # Messages that go where the last one went.
+        # What all first deaths have in common: where they go, and what their headers say more, by
+        # what that depends on.
+        self._ways: dict[tuple[object, ...], _Way] = {}
+        self._fields: dict[tuple[object, ...], bytes] = {}
+        # Messages that go the same way, and what that is.
         self._batch: list[Message] = []
+        self._batch_way: _Way | None = None
+        self._batch_framing = 0
 
     def send(self, messages: Sequence[Message]) -> int:
         """Publishes these, in order, and returns how many. Without an exchange, or if nothing takes
@@ -86,28 +96,31 @@ class Letters:
         content, header_size, origin, framing = message
         header = content[:header_size]
         letter = self._letter
-        if letter is None or self._last != (header, origin) or not letter.is_fixed:
-            self._flush()
+        if letter is None or self._last != (header, *origin[:PUBLISHED]) or not letter.way.is_fixed:
             letter = self._letter = self._make_letter(vhost, exchange, header, origin)
-            self._last = header, origin
+            self._last = (header, *origin[:PUBLISHED])
+        way = letter.way
         body = letter.header + content[header_size:]
-        made = body, len(letter.header), letter.origin, framing
-        targets = letter.targets
+        made = body, len(letter.header), way.origin, framing
+        targets = way.targets
         if any(queue.rules.refuses for queue in targets):
             self._flush()
             targets = self._with_room(targets, made)
             if targets:
                 vhost.enqueue(targets, made)
         elif targets:
+            if self._batch_way is not way or self._batch_framing != framing:
+                self._flush()
+                self._batch_way, self._batch_framing = way, framing
             self._batch.append(made)
         # One that would go round and round is not kept for that.
-        return bool(targets) or letter.is_cycle
+        return bool(targets) or way.is_cycle
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, []
-        if not batch or self._letter is None:
+        if not batch or self._batch_way is None:
             return
-        targets = self._letter.targets
+        targets = self._batch_way.targets
         vhost = self._broker.vhosts[self._queue.vhost_name]
         if not vhost.has_delayed:
             self._broker.enqueue(targets, batch)
@@ -129,11 +142,13 @@ class Letters:
     def _make_letter(
         self, vhost: VHost, exchange: Exchange, header: bytes, origin: Origin
     ) -> _Letter:
+        expiration = properties.text_property(header, properties.EXPIRATION)
+        if not any(mark in header for mark in _MARKS):
+            return self._make_first_letter(vhost, exchange, header, origin, expiration)
         headers = properties.headers_table(header)
         keys = [origin[ROUTING_KEY], *carbon_copies(headers)]
         key = self._rules.dead_letter_routing_key
-        died = Event(self._queue.name, self._reason, origin[EXCHANGE], keys, self._seconds)
-        expiration = properties.text_property(header, properties.EXPIRATION)
+        died = self._event(origin, keys)
         history = _history(headers, died, expiration)
         dropped = ["CC"] if key is not None else []
         edited = properties.with_headers(header, died.headers(headers, history), dropped)
@@ -141,7 +156,51 @@ class Letters:
             edited = properties.replace_property(edited, properties.EXPIRATION, None)
         if key is not None:
             keys = [key]
-        found, is_fixed = vhost.route(exchange, keys, edited)
+        return _Letter(edited, self._find_way(vhost, exchange, edited, origin, keys, history))
+
+    def _make_first_letter(
+        self,
+        vhost: VHost,
+        exchange: Exchange,
+        header: bytes,
+        origin: Origin,
+        expiration: str | None,
+    ) -> _Letter:
+        """The letter of a message that never died before and has no further routing keys: nothing
+        of its headers has to be known."""
+        octets = (expiration or "").encode("utf-8", "surrogateescape")
+        kind = (*origin[:PUBLISHED], None if expiration is None else len(octets))
+        fields = self._fields.get(kind)
+        keys = [origin[ROUTING_KEY]]
+        if fields is None:
+            died = self._event(origin, keys)
+            history = _history({}, died, expiration)
+            # The expiration is the end of it.
+            encoded = encode_table(died.headers({}, history))
+            fields = self._fields[kind] = encoded[4 : len(encoded) - len(octets)]
+        edited = properties.with_more_headers(header, fields + octets)
+        way = self._ways.get(kind)
+        if way is None or not way.is_fixed:
+            history = [{"queue": Field("longstr", self._queue.name)}]
+            if self._rules.dead_letter_routing_key is not None:
+                keys = [self._rules.dead_letter_routing_key]
+            way = self._find_way(vhost, exchange, edited, origin, keys, history)
+            self._ways[kind] = way
+        return _Letter(edited, way)
+
+    def _event(self, origin: Origin, keys: list[str]) -> Event:
+        return Event(self._queue.name, self._reason, origin[EXCHANGE], keys, self._seconds)
+
+    def _find_way(
+        self,
+        vhost: VHost,
+        exchange: Exchange,
+        header: bytes,
+        origin: Origin,
+        keys: list[str],
+        history: Deaths,
+    ) -> _Way:
+        found, is_fixed = vhost.route(exchange, keys, header)
         targets = self._without_cycles(found, history)
         made = make_origin(
             exchange.name,
@@ -149,8 +208,7 @@ class Letters:
             persistent=origin[PERSISTENT] or any(is_quorum(each.arguments) for each in targets),
             published=self._broker.timers.now,
         )
-        is_cycle = len(targets) < len(found)
-        return _Letter(edited, made, targets, is_cycle, is_fixed)
+        return _Way(made, targets, len(targets) < len(found), is_fixed)
 
     def _without_cycles(self, queues: list[Queue], history: Deaths) -> list[Queue]:
         if self._reason == REJECTED:
@@ -168,6 +226,12 @@ class _Letter(NamedTuple):
     """What becomes of messages with one header and one origin."""
 
     header: bytes
+    way: _Way
+
+
+class _Way(NamedTuple):
+    """Where letters go."""
+
     origin: Origin
     targets: list[Queue]
     is_cycle: bool

@@ -210,6 +210,24 @@ def with_headers(header: bytes, fields: Table, dropped: Iterable[str] = ()) -> b
     return replace_property(header, HEADERS, len(table).to_bytes(4, "big") + table)
 
 
+def with_more_headers(header: bytes, fields: bytes) -> bytes:
+    """The header frame with these encoded fields at the end of its `headers` table, where none of
+    the same names are, and without an expiration."""
+    start, end = _find(header, HEADERS)
+    cut, behind = _find(header, EXPIRATION)
+    table = header[start + 4 : end] + fields
+    payload = (
+        header[_PAYLOAD_AT : _FIRST_PROPERTY - 2]
+        + (flags_of(header) & ~EXPIRATION | HEADERS).to_bytes(2, "big")
+        + header[_FIRST_PROPERTY:start]
+        + len(table).to_bytes(4, "big")
+        + table
+        + header[end:cut]
+        + header[behind:-1]
+    )
+    return frame(HEADER, int.from_bytes(header[1:3], "big"), payload)
+
+
 def header_frame(channel: int, body_size: int, flags: int, octets: bytes) -> bytes:
     """A header frame of class basic from a property list that is encoded already."""
     payload = b"\x00\x3c\x00\x00" + body_size.to_bytes(8, "big") + flags.to_bytes(2, "big")

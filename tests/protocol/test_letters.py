@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker.core import dead_letters
+from broker.wire.methods import shortstr
+from broker.wire.properties import EXPIRATION, REPLY_TO, USER_ID
 from broker.wire.table import Field
-from tests.protocol.client import Client, Exchange, Queue, Site, text
+from tests.protocol.client import Basic, Client, Exchange, Queue, Site, publish_octets, text
 from tests.protocol.test_dead_letters import fetch, headers, reject
 from tests.protocol.test_expiry import count, left, number
+from tests.wire.contents import flags_and_octets, raw_properties
+from tests.wire.profiles import examples
 
 
 @pytest.fixture
@@ -121,3 +128,48 @@ def test_deaths_without_end_keep_nobody_waiting(site: Site, client: Client) -> N
     assert first == 1956
     assert turns > 4
     assert site.broker.memory_used == 0
+
+
+def said(octets: list[tuple[int, bytes]]) -> list[bytes]:
+    """The header payloads of letters of messages with these properties, which expire together."""
+    site = Site()
+    site.wait_until(5_000_000)
+    client = site.connect()
+    client.queue("d")
+    client.queue("q", arguments=letters_to("d") | {"x-message-ttl": number(5000)})
+    for number_of, (flags, listed) in enumerate(octets):
+        body = b"%d" % (number_of % 2)
+        client.feed(publish_octets(body, flags=flags, properties=listed))
+        site.wait_until(5_000_000 + number_of)
+    site.wait_until(5_010_000)
+    client.tell(Basic.Consume, queue="d", consumer_tag="c", no_ack=True)
+    return [item.header for item in client.read() if item.kind is Basic.Deliver]
+
+
+@examples(60)
+@given(
+    st.lists(
+        st.tuples(raw_properties, st.sampled_from([None, 1000, 2000, 17, 4999])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_letters_of_a_first_death_say_what_all_others_do(
+    chosen: list[tuple[dict[int, bytes], int | None]],
+) -> None:
+    messages = []
+    for properties, expiration in chosen:
+        others = {flag: octets for flag, octets in properties.items() if b"CC" not in octets}
+        for flag in (USER_ID, REPLY_TO, EXPIRATION):
+            others.pop(flag, None)
+        if expiration is not None:
+            others[EXPIRATION] = shortstr(str(expiration))
+        in_order = dict(sorted(others.items(), reverse=True))
+        # Some look alike, which are made only once.
+        messages += [flags_and_octets(in_order)] * 2
+    found = said(messages)
+    with pytest.MonkeyPatch.context() as patch:
+        # In every header: all are made as if they had died before.
+        patch.setattr(dead_letters, "_MARKS", (b"",))
+        assert found == said(messages)
+    assert len(found) == len(messages)

@@ -81,8 +81,8 @@ class TimedPublishes:
         channel.call("confirm.select")
 
     def send(self, waits_ms: Sequence[int], *, watched: int = 0) -> None:
-        """Publishes one message for each wait; the bodies of the first ones, which somebody watches,
-        say when they are due. Waits as long as the broker does not read."""
+        """Publishes one message for each wait; the bodies of the first ones, which somebody
+        watches, say when they are due. Waits as long as the broker does not read."""
         now = time.time_ns()
         pieces = []
         for place, wait_ms in enumerate(waits_ms):

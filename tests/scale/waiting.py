@@ -112,7 +112,7 @@ class _Publishing:
         count = self._waiting.count - PARTS * self._part - self._sent
         due = self._waiting.due
         stream, alone = few
-        begin_ms = _now_ms() + SURE_MS + int(2000 * (count * stream + due * alone))
+        begin_ms = _now_ms() + SURE_MS + int(1300 * (count * stream + due * alone))
         dues = [begin_ms + place * SPREAD_MS // due for place in range(due)]
         self._random.shuffle(dues)
         for place, due_ms in enumerate(dues):
