@@ -106,6 +106,8 @@ class Broker:
         # What exchanges and queues remember of publishes, and octets of memory that it takes.
         self.windows: dict[Duplicates, None] = {}
         self.window_bytes = 0
+        # Queues that take no message that is like one in them.
+        self.present_count = 0
         self.pager = Pager(self)
         # Messages queued, delivered, settled and returned so far: what a turn is measured by.
         self.work = 0
@@ -332,6 +334,10 @@ class Broker:
         size = size_of(messages)
         for queue in queues:
             queue.publish(messages, size)
+        if self.present_count:
+            for queue in queues:
+                if queue.present is not None:
+                    queue.present.arrive(messages)
         self.counters.messages_routed += len(messages) * len(queues)
         if not messages[0][ORIGIN][PERSISTENT] or self.journal is None:
             return True

@@ -32,7 +32,7 @@ PERSISTENCES: Final = ("disk", "memory")
 
 class Deduplication(NamedTuple):
     """What is asked for: of the last ids, so many (`size`), none is to come again within `ttl`
-    milliseconds (None for ever)."""
+    milliseconds (None for ever). With a size of 0, of a queue: none that is in there."""
 
     size: int
     ttl: int | None = None
@@ -59,8 +59,10 @@ def deduplication_of(
     if found.get(DEDUPLICATION) is not True and exchange_type != DEDUPLICATION:
         return None
     size, ttl = _whole(found.get(CACHE_SIZE)), _whole(found.get(CACHE_TTL))
+    if size is None and (ttl is not None or exchange_type is not None):
+        size = DEFAULT_SIZE
     return Deduplication(
-        min(DEFAULT_SIZE if size is None else size, SIZE_MAX),
+        0 if size is None else min(size, SIZE_MAX),
         None if ttl is None else min(ttl, EXPIRY_MAX_MS),
         _text(found.get(HEADER, HEADER)),
         _text(found.get(PERSISTENCE)) != "memory",

@@ -216,6 +216,9 @@ class _Routing:
             return
         if self._vhost.policies.deduplicating_count:
             # Exchanges judged it when it came, queues do now.
+            if any(queue.present is not None for queue in targets):
+                # Those before it have to be there.
+                self.flush()
             judged = Judged(header)
             targets = judged.among(targets)
             judged.remember(targets, persistent=before[PERSISTENT])

@@ -225,8 +225,13 @@ class Duplicates:
             self.window.drop_oldest()
         self._count()
 
+    @property
+    def memory(self) -> int:
+        """Octets of memory that it takes."""
+        return self.window.memory
+
     def _count(self) -> None:
-        memory = self.window.memory
+        memory = self.memory
         if memory != self._counted:
             self._broker.memory_used += memory - self._counted
             self._broker.window_bytes += memory - self._counted
@@ -291,7 +296,7 @@ def _label_of(header: str) -> bytes:
 
 def shrink_largest(broker: Broker) -> None:
     """All ids together take too much memory: the largest window has to be content with less."""
-    largest = max(broker.windows, key=lambda each: each.window.memory)
+    largest = max(broker.windows, key=lambda each: each.memory)
     owner = largest.owner
     kind = "exchange" if isinstance(owner, Exchange) else "queue"
     now = broker.timers.now

@@ -198,6 +198,8 @@ def _wants_contents(queue: Queue) -> bool:
 
 def let_go(queue: Queue, entries: list[Entry]) -> None:
     """The queue has no use for these messages any more."""
+    if queue.present is not None:
+        queue.present.gone(entries)
     dying = queue.dying
     for entry in entries:
         if entry[NUMBER] in dying:

@@ -100,6 +100,8 @@ class Arrivals(Part):
                 if lane.lasting is not None:
                     lane.lasting.handed_out(some, is_settled=is_settled)
         if is_settled:
+            if self.present is not None:
+                self.present.gone(entries)
             self.broker.memory_used -= size
         else:
             self.whole.count_unacked(len(entries), size)

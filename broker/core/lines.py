@@ -94,10 +94,17 @@ def ready_numbers(queue: Queue) -> Iterator[int]:
 
 def settle_all(queue: Queue, waiting: Iterable[Entry]) -> None:
     """All that is ready is purged, with these that waited."""
-    if queue.duplicates is not None:
+    leaving: list[Entry] = []
+    if queue.present is not None or queue.stores:
+        leaving = [*queue.returned, *queue.reading, *queue.ready, *waiting]
+    if queue.present is not None:
+        queue.present.gone(leaving)
+        if queue.paged is not None:
+            queue.present.gone_range(queue.paged.first, queue.next_number)
+    elif queue.duplicates is not None:
         queue.duplicates.clear()
     for store in queue.stores:
-        store.settled([*queue.returned, *queue.reading, *queue.ready, *waiting])
+        store.settled(leaving)
         if queue.paged is not None:
             store.settled_range(queue.paged.first, queue.next_number)
 

@@ -67,7 +67,7 @@ class PriorityQueue(Queue):
     """A queue with `x-max-priority`. Messages without a priority have 0, those with a higher one
     than the maximum have that."""
 
-    __slots__ = ("_arrivals", "_by_priority", "_changed", "_filled", "_lanes", "highest")
+    __slots__ = ("_by_priority", "_changed", "_filled", "_lanes", "arrivals", "highest")
 
     def __init__(self, broker: Broker, vhost_name: str, name: str, **more: Any) -> None:
         super().__init__(broker, vhost_name, name, **more)
@@ -80,7 +80,7 @@ class PriorityQueue(Queue):
         self._filled: list[Lane] = []
         # Those to which something happened in this batch.
         self._changed: dict[Lane, None] = {}
-        self._arrivals = Arrivals(self)
+        self.arrivals = Arrivals(self)
         # It has the id of the queue in the log.
         self.add_lane(0)
 
@@ -105,6 +105,7 @@ class PriorityQueue(Queue):
         """A lane for messages of a priority that had none yet."""
         lane = Lane(self, priority)
         lane.lasting = lasting
+        lane.present = self.present
         self._by_priority[priority] = lane
         insort(self._lanes, lane, key=_rank)
         if priority:
@@ -163,7 +164,7 @@ class PriorityQueue(Queue):
     @property
     def messages_ready(self) -> int:
         """Messages that wait for a consumer."""
-        arrived = len(self._arrivals.ready)
+        arrived = len(self.arrivals.ready)
         return sum([lane.messages_ready for lane in self._filled], arrived)
 
     @property
@@ -196,7 +197,7 @@ class PriorityQueue(Queue):
         if self.consumers.may_have_room:
             entries = self._numbered(messages)
             if entries:
-                self._arrivals.add(entries, size)
+                self.arrivals.add(entries, size)
                 self.touch()
                 return
         groups = self.sorted(messages)
@@ -231,7 +232,7 @@ class PriorityQueue(Queue):
 
     def _deliver_due(self) -> None:
         """What came so far goes before what comes now, or who has room now."""
-        if self._arrivals.ready:
+        if self.arrivals.ready:
             self.deliver()
 
     def deliver(self) -> None:
@@ -239,7 +240,7 @@ class PriorityQueue(Queue):
         left is judged by the rules of the queue."""
         self._is_touched = False
         is_done = self._hand_out()
-        if self._arrivals.ready:
+        if self.arrivals.ready:
             # Nobody takes them now, but for those that go before what is being read.
             self._sort_in()
             is_done = self._hand_out()
@@ -267,13 +268,13 @@ class PriorityQueue(Queue):
                     return True
             filled.remove(lane)
             lane.is_filled = False
-        return not self._arrivals.ready or hand_out(self._arrivals)
+        return not self.arrivals.ready or hand_out(self.arrivals)
 
     def _sort_in(self) -> None:
         """What came in this batch and is still there goes to its lane."""
-        if not self._arrivals.ready:
+        if not self.arrivals.ready:
             return
-        entries, size = self._arrivals.take_all()
+        entries, size = self.arrivals.take_all()
         groups = list(self.by_lane(entries))
         for lane, some in groups:
             assert isinstance(lane, Lane)
@@ -295,6 +296,8 @@ class PriorityQueue(Queue):
         if self.is_deleted:
             return
         self._forget_unacked(entries)
+        if self.present is not None:
+            self.present.gone(entries)
         if self.broker.journals:
             for lane, some in self.by_lane(entries):
                 for store in lane.stores:
@@ -315,7 +318,7 @@ class PriorityQueue(Queue):
 
     def purge(self) -> int:
         """Drops what is ready and returns how many that were."""
-        if self.duplicates is not None:
+        if self.duplicates is not None and self.present is None:
             self.duplicates.clear()
         self._sort_in()
         return sum([lane.purge() for lane in self._lanes])

@@ -40,7 +40,7 @@ from broker.wire.table import Table
 if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.core.duplicates import Duplicates
-
+    from broker.core.present import Present
 
 PACE_FROM = 16 << 20
 """Octets of ready messages in a queue with consumers from which its publishers are slowed down."""
@@ -56,9 +56,9 @@ class Queue:
     __slots__ = (
         "_is_touched", "arguments", "auto_delete", "bodies_from", "body_bytes", "broker",
         "consumers", "duplicates", "durable", "dying", "expiry", "is_deleted", "is_limited",
-        "lasting", "lease", "line_type", "name", "next_number", "owner", "paged", "reading",
-        "ready", "ready_bytes", "reserved_to", "retries", "returned", "returned_bytes", "rules",
-        "scratch", "stores", "unacked_bytes", "unacked_count", "vhost_name", "waiting",
+        "lasting", "lease", "line_type", "name", "next_number", "owner", "paged", "present",
+        "reading", "ready", "ready_bytes", "reserved_to", "retries", "returned", "returned_bytes",
+        "rules", "scratch", "stores", "unacked_bytes", "unacked_count", "vhost_name", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -84,9 +84,7 @@ class Queue:
         self.rules = NO_RULES
         self.is_deleted = False
         self.is_limited = False
-        self.ready_bytes = 0
-        self.returned_bytes = 0
-        self.unacked_count = self.unacked_bytes = 0
+        self.ready_bytes = self.returned_bytes = self.unacked_count = self.unacked_bytes = 0
         self.next_number = 1
         # What `ready` is, and what is kept of those behind it.
         self.line_type: type[deque[Entry] | Sparse] = deque
@@ -113,6 +111,7 @@ class Queue:
         # Numbers of messages that are read for the last time: nobody is to have them.
         self.dying: set[int] = set()
         self.duplicates: Duplicates | None = None
+        self.present: Present | None = None
         # Of bodies, where they are limited; in a log alone they count from this number on.
         self.body_bytes = self.bodies_from = 0
 
@@ -278,6 +277,8 @@ class Queue:
         if self.scratch is not None and is_settled:
             self.scratch.settled(entries)
         if is_settled:
+            if self.present is not None:
+                self.present.gone(entries)
             self.broker.memory_used -= size
         else:
             self.unacked_count += len(entries)
@@ -288,6 +289,8 @@ class Queue:
         if self.is_deleted:
             return
         self._forget_unacked(entries)
+        if self.present is not None:
+            self.present.gone(entries)
         for store in self.stores:
             store.settled(entries)
 

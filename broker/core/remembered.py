@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHIFT: Final = 24
 """The number of an id is that of the batch of its message, shifted by this, and its place in it."""
+PRESENT: Final = 1 << 63
+"""Beside the id of a queue: these are the messages that it has, by their own numbers."""
 ROW_BYTES: Final = 17
 """Octets of one id in a record, beside itself."""
 _FIRST: Final = struct.Struct("<QQI")
@@ -73,12 +75,14 @@ def next_number(journal: Journal) -> int:
 
 
 class Remembered:
-    """The durable side of one window. `id` names it in the log, and no other there ever."""
+    """The durable side of one window. `id` names it in the log, and no other there ever. Without
+    `has_floor` its owner knows which numbers count."""
 
-    __slots__ = ("_window", "id", "journal")
+    __slots__ = ("_has_floor", "_window", "id", "journal")
 
-    def __init__(self, journal: Journal, window_id: int) -> None:
+    def __init__(self, journal: Journal, window_id: int, *, has_floor: bool = True) -> None:
         self.journal = journal
+        self._has_floor = has_floor
         self.id = window_id
         self._window = Window(1)
 
@@ -102,6 +106,8 @@ class Remembered:
         self.journal.add_record(record(self.id, self._floor(rows), rows))
 
     def _floor(self, rows: Sequence[Row]) -> int:
+        if not self._has_floor:
+            return 0
         oldest = self._window.oldest
         # Messages that do not last have negative numbers.
         return abs(oldest[NUMBER]) if oldest is not None else rows[0][2]
@@ -119,7 +125,7 @@ class Remembered:
                 octets[original[POSITION]] += ROW_BYTES + len(key)
         for position, count in octets.items():
             self.journal.batches.free(position, count)
-        if not self.journal.has_failed:
+        if self._has_floor and not self.journal.has_failed:
             self.journal.add_record(record(self.id, next_number(self.journal), ()))
 
     def close(self) -> None:
@@ -157,7 +163,7 @@ class ReadWindows:
     def read(self, position: Position, batch: bytes, at: int) -> None:
         """A record of this batch."""
         window_id, floor, rows = read_record(batch, at)
-        self.highest_id = max(self.highest_id, window_id)
+        self.highest_id = max(self.highest_id, window_id & ~PRESENT)
         self._floors[window_id] = max(floor, self._floors.get(window_id, 0))
         originals = self._originals.setdefault(window_id, {})
         self._batches.hold(position, _octets(rows))

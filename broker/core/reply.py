@@ -25,6 +25,7 @@ class ReplyChannel:
     duplicates = None
     is_deleted = False
     lasting = None
+    present = None
     shares_room = False
     rules = NO_RULES
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from broker.core.deduplicating import deduplication_of
+from broker.core.deduplicating import Deduplication, deduplication_of
 from broker.core.definitions import exchange_definition
 from broker.core.duplicates import Duplicates
 from broker.core.exchange import Exchange
+from broker.core.present import Present
 from broker.core.queue import Queue
-from broker.core.remembered import Remembered
+from broker.core.remembered import PRESENT, Remembered
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
@@ -22,7 +23,7 @@ def follow(broker: Broker, owner: Queue | Exchange, policy: Mapping[str, object]
     kind = owner.declared_type if isinstance(owner, Exchange) else None
     asked = deduplication_of(owner.arguments, policy, exchange_type=kind)
     before = owner.duplicates
-    if before is not None and (asked is None or asked.persists != before.asked.persists):
+    if before is not None and (asked is None or _is_other(before, asked)):
         # What is in memory alone is not to come back later, either.
         before.close()
         owner.duplicates = None
@@ -30,10 +31,22 @@ def follow(broker: Broker, owner: Queue | Exchange, policy: Mapping[str, object]
         if owner.duplicates is not None:
             owner.duplicates.change(asked)
         else:
-            owner.duplicates = Duplicates(broker, owner, asked)
+            owner.duplicates = _make(broker, owner, asked)
             if asked.persists and owner.durable:
                 _store(broker, owner)
     return (owner.duplicates is not None) - (before is not None)
+
+
+def _is_other(before: Duplicates, asked: Deduplication) -> bool:
+    return asked.persists != before.asked.persists or bool(asked.size) == isinstance(
+        before, Present
+    )
+
+
+def _make(broker: Broker, owner: Queue | Exchange, asked: Deduplication) -> Duplicates:
+    if not asked.size and isinstance(owner, Queue):
+        return Present(broker, owner, asked)
+    return Duplicates(broker, owner, asked)
 
 
 def _store(broker: Broker, owner: Queue | Exchange) -> None:
@@ -45,12 +58,13 @@ def _store(broker: Broker, owner: Queue | Exchange) -> None:
     if isinstance(owner, Exchange):
         window_id = _window_id(broker, owner)
     elif owner.lasting is not None:
-        window_id = owner.lasting.id
+        window_id = owner.lasting.id | (PRESENT if owner.present is not None else 0)
     else:
         return
     read = journal.read_windows
     originals = read.take(window_id) if read is not None else []
-    owner.duplicates.last(Remembered(journal, window_id), originals)
+    remembered = Remembered(journal, window_id, has_floor=not window_id & PRESENT)
+    owner.duplicates.last(remembered, originals)
 
 
 def _window_id(broker: Broker, exchange: Exchange) -> int:

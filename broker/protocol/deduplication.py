@@ -40,6 +40,9 @@ def single_judge(exchange: Exchange, queues: Sequence[Queue]) -> Duplicates | No
         return None
     known = [exchange.duplicates, *[queue.duplicates for queue in queues]]
     judges = [each for each in known if each is not None]
+    if any(queue.present is not None and queue.lanes[0] is not queue for queue in queues):
+        # Each message has to come before the next one is judged.
+        return None
     is_alone = len(judges) == 1 and (exchange.duplicates is not None or len(queues) == 1)
     return judges[0] if queues and is_alone else None
 

@@ -185,7 +185,7 @@ class PriorityMachine(machine.QueueMachine):
 
     def lines(self) -> list[Queue]:
         assert isinstance(self.queue, PriorityQueue)
-        return [*self.queue.lanes, self.queue._arrivals]
+        return [*self.queue.lanes, self.queue.arrivals]
 
 
 TestPriorities = PriorityMachine.TestCase
