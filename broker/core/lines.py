@@ -5,7 +5,7 @@ is not handed out: it expires, or is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heappop
 from typing import TYPE_CHECKING
 
@@ -92,8 +92,9 @@ def ready_numbers(queue: Queue) -> Iterator[int]:
                 yield entry[NUMBER]
 
 
-def settle_all(queue: Queue, waiting: Iterable[Entry]) -> None:
-    """All that is ready is purged, with these that waited."""
+def settle_all(queue: Queue) -> None:
+    """All that is ready is purged, and what waits to come back."""
+    waiting = queue.retries.clear() if queue.retries is not None else []
     leaving: list[Entry] = []
     if queue.present is not None or queue.stores:
         leaving = [*queue.returned, *queue.reading, *queue.ready, *waiting]

@@ -348,8 +348,7 @@ class Queue:
     def purge(self) -> int:
         """Drops what is ready or waits, and returns how many that were; others stay."""
         count = self.messages - self.unacked_count
-        waiting = self.retries.clear() if self.retries is not None else []
-        settle_all(self, waiting)
+        settle_all(self)
         self._drop_ready()
         return count
 
