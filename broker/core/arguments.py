@@ -182,6 +182,18 @@ def _check_header_name(field: Field, _: Table) -> str | None:
     return None if is_header_name(field.value) else '"a header is called by 1 to 255 octets"'
 
 
+def _check_key(field: Field, arguments: Table) -> str | None:
+    """What messages are told apart by: the name of a header, or `routing-key`."""
+    if field.type != "longstr":
+        return f"{{unacceptable_type,{field.type}}}"
+    if not 0 < len(str(field.value).encode("utf-8", "surrogateescape")) <= SHORTSTR_MAX:
+        return '"expected the name of a header, or routing-key"'
+    highest = arguments.get("x-max-priority")
+    if highest is not None and highest.value:
+        return '"a queue with x-max-priority has an order of its own"'
+    return None
+
+
 RETRY_TYPES = ("disabled", "all", "failed", "returned")
 """Which messages wait that come back."""
 
@@ -221,6 +233,8 @@ QUEUE_ARGUMENTS: dict[str, Check] = {
     "x-cache-ttl": _check_positive,
     "x-cache-persistence": _one_of(("disk", "memory"), "invalid_cache_persistence"),
     "x-deduplication-header": _check_header_name,
+    "x-group-by": _check_key,
+    "x-fair-by": _check_key,
     **_TIMEOUT_ARGUMENTS,
 }
 """Every queue argument that is checked, on every queue type: RabbitMQ's in its order, then ours."""
@@ -231,12 +245,7 @@ COMPARED_ARGUMENTS = (
 )
 """Those that a redeclaration compares, in order. RabbitMQ lets the consumer timeout differ."""
 
-WITHOUT_EFFECT = frozenset(
-    {
-        "x-fair-by",
-        "x-group-by",
-    }
-)
+WITHOUT_EFFECT: frozenset[str] = frozenset()
 """Arguments that programs may expect to do something, and that do nothing yet."""
 
 

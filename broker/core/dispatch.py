@@ -99,6 +99,8 @@ def get(queue: Queue, *, no_ack: bool) -> Entry | None:
         if queue is whole.front:
             break
         queue = whole.front
+    if queue.keyed is not None:
+        return queue.keyed.get(no_ack=no_ack)
     if queue.returned and is_bare(queue.returned[0]) and not queue.reading:
         read_returned(queue)
     elif not queue.returned and not queue.ready:
@@ -115,9 +117,18 @@ def get(queue: Queue, *, no_ack: bool) -> Entry | None:
     return entry
 
 
+def is_coming(queue: Queue) -> bool:
+    """Whether there will be a message for basic.get when the disk has answered, where there is none
+    that can be handed out now."""
+    return queue.messages_ready > 0 if queue.keyed is None else queue.keyed.is_coming
+
+
 def when_ready(queue: Queue, callback: Callable[[bool], None]) -> None:
     """Calls back when the first ready message can be handed out, or cannot be read."""
     queue = queue.front
+    if queue.keyed is not None:
+        queue.keyed.when_next(callback)
+        return
     is_behind = queue.expiry is not None and queue.expiry.is_behind
     if queue.ready and not queue.reading and not is_behind:
         assert queue.lasting is not None

@@ -11,7 +11,6 @@ has expired is never delivered, wherever it is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heapify
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,10 @@ from broker.core.lines import (
     discard,
     first,
     first_number,
-    leave_ready,
     ready_numbers,
     sparse_bytes,
     take_first,
+    take_returned,
     use_sparse,
 )
 from broker.core.message import (
@@ -36,7 +35,6 @@ from broker.core.message import (
     Entry,
     Message,
     Origin,
-    entry_size,
     origin_of,
 )
 from broker.core.reading import fetch
@@ -243,14 +241,8 @@ class Expiry:
         if not numbers:
             return []
         wanted = set(numbers)
-        taken = [entry for entry in queue.returned if entry[NUMBER] in wanted]
-        if taken:
-            queue.returned = [entry for entry in queue.returned if entry[NUMBER] not in wanted]
-            heapify(queue.returned)
-            size = sum(map(entry_size, taken))
-            queue.returned_bytes -= size
-            leave_ready(queue, taken, size)
-            wanted.difference_update(entry[NUMBER] for entry in taken)
+        taken = take_returned(queue, wanted)
+        wanted.difference_update(entry[NUMBER] for entry in taken)
         for number in numbers:
             if number in wanted:
                 entry = discard(queue, number)

@@ -209,5 +209,7 @@ def let_go(queue: Queue, entries: list[Entry]) -> None:
                 forget_bodies(queue, [entry])
             for store in queue.stores:
                 store.settled_range(entry[NUMBER], entry[NUMBER] + 1)
+    if queue.out:
+        queue.out.difference_update([entry[NUMBER] for entry in entries])
     for store in queue.stores:
         store.settled(entries)

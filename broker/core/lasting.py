@@ -37,6 +37,7 @@ class Lasting:
         "id",
         "journal",
         "next_number",
+        "recovered_to",
         "reserved_at",
         "reserved_to",
         "returns",
@@ -50,6 +51,8 @@ class Lasting:
         # The number behind the last one that was stored.
         self.next_number = 1
         self.delivered_to = 0
+        # What of it was handed out before the broker started.
+        self.recovered_to = 0
         self.reserved_to = 0
         # The batch that says so.
         self.reserved_at: Position = 0
@@ -140,6 +143,7 @@ class Lasting:
         """What was read says more than is true: what was reserved for nobody, and what was
         returned and then settled."""
         self.delivered_to = self.reserved_to = min(self.delivered_to, self.next_number - 1)
+        self.recovered_to = self.delivered_to
         self.returns.keep(self.stored)
         self.held.keep(self.stored)
 
@@ -150,7 +154,7 @@ class Lasting:
         numbers: Sequence[int] = range(first, stop)
         if not self.stored.has_all(first, stop):
             numbers = self.stored.numbers(first, stop)
-        if self.returns or first <= self.delivered_to:
+        if self.returns or first <= self.recovered_to:
             times: Iterable[int] = map(self.times_returned, numbers)
         else:
             times = repeat(0)
@@ -160,4 +164,4 @@ class Lasting:
 
     def times_returned(self, number: int) -> int:
         """How often a message came back, at least, as the log has it."""
-        return self.returns.get(number, int(number <= self.delivered_to))
+        return self.returns.get(number, int(number <= self.recovered_to))

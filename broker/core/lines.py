@@ -6,10 +6,11 @@ is not handed out: it expires, or is dropped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from heapq import heappop
+from collections.abc import Set as AbstractSet
+from heapq import heapify, heappop
 from typing import TYPE_CHECKING
 
-from broker.core.message import NUMBER, Entry, bodies_bytes, entry_size
+from broker.core.message import NUMBER, Entry, bodies_bytes, entries_size, entry_size
 from broker.core.reading import BARE, where
 from broker.core.sparse import SPARSE_BYTES, Sparse
 
@@ -23,6 +24,8 @@ def first(queue: Queue) -> Entry | None:
     has to be read, or there is none."""
     if queue.reading:
         return None
+    if queue.keyed is not None:
+        return queue.keyed.first_ready()
     if queue.returned:
         return queue.returned[0]
     return queue.ready[0] if queue.ready else None
@@ -30,6 +33,9 @@ def first(queue: Queue) -> Entry | None:
 
 def take_first(queue: Queue) -> Entry:
     """Takes it."""
+    near = None if queue.keyed is None else queue.keyed.lowest_near
+    if near is not None:
+        return take_returned(queue, {near})[0]
     if queue.returned:
         entry = heappop(queue.returned)
         queue.returned_bytes -= entry_size(entry)
@@ -46,6 +52,22 @@ def leave_ready(queue: Queue, entries: Sequence[Entry], size: int) -> None:
     forget_bodies(queue, entries)
 
 
+def take_returned(queue: Queue, wanted: AbstractSet[int]) -> list[Entry]:
+    """Takes those of these numbers that came back, or were read ahead of others."""
+    if queue.keyed is not None:
+        taken = list(queue.keyed.near.take_all(wanted))
+    else:
+        taken = [entry for entry in queue.returned if entry[NUMBER] in wanted]
+        if taken:
+            queue.returned = [entry for entry in queue.returned if entry[NUMBER] not in wanted]
+            heapify(queue.returned)
+    if taken:
+        size = entries_size(taken)
+        queue.returned_bytes -= size
+        leave_ready(queue, taken, size)
+    return taken
+
+
 def forget_bodies(queue: Queue, entries: Sequence[Entry]) -> None:
     """Ready messages are no longer."""
     if queue.rules.max_length_bytes is not None:
@@ -56,6 +78,8 @@ def count_bodies(queue: Queue) -> int:
     """Octets of the bodies of what is ready in memory. What is in a log alone counts when it is
     read (`Queue.bodies_from`)."""
     octets = bodies_bytes(queue.returned) + bodies_bytes(queue.ready)
+    if queue.keyed is not None:
+        octets += bodies_bytes(queue.keyed.near.values())
     if queue.paged is None:
         return octets
     queue.bodies_from = queue.paged.stop
@@ -80,7 +104,8 @@ def first_number(queue: Queue) -> int | None:
 
 def ready_numbers(queue: Queue) -> Iterator[int]:
     """The numbers of all ready messages."""
-    for entries in (queue.returned, queue.reading, queue.ready):
+    near = () if queue.keyed is None else queue.keyed.near.values()
+    for entries in (queue.returned, near, queue.reading, queue.ready):
         for entry in entries:
             yield entry[NUMBER]
     paged = queue.paged
@@ -97,17 +122,29 @@ def settle_all(queue: Queue) -> None:
     waiting = queue.retries.clear() if queue.retries is not None else []
     leaving: list[Entry] = []
     if queue.present is not None or queue.stores:
-        leaving = [*queue.returned, *queue.reading, *queue.ready, *waiting]
+        near = () if queue.keyed is None else queue.keyed.near.values()
+        leaving = [*queue.returned, *near, *queue.reading, *queue.ready, *waiting]
+    ranges = [] if queue.paged is None else list(_ranges(queue, queue.paged.first))
     if queue.present is not None:
         queue.present.gone(leaving)
-        if queue.paged is not None:
-            queue.present.gone_range(queue.paged.first, queue.next_number)
+        for first, stop in ranges:
+            queue.present.gone_range(first, stop)
     elif queue.duplicates is not None:
         queue.duplicates.clear()
     for store in queue.stores:
         store.settled(leaving)
-        if queue.paged is not None:
-            store.settled_range(queue.paged.first, queue.next_number)
+        for first, stop in ranges:
+            store.settled_range(first, stop)
+
+
+def _ranges(queue: Queue, first: int) -> Iterator[tuple[int, int]]:
+    """The numbers from one on of which none is out, as (first, behind the last)."""
+    for number in sorted(number for number in queue.out if number >= first):
+        if first < number:
+            yield first, number
+        first = number + 1
+    if first < queue.next_number:
+        yield first, queue.next_number
 
 
 def use_sparse(queue: Queue) -> None:
@@ -139,11 +176,15 @@ def discard(queue: Queue, number: int) -> Entry | None:
     entry = queue.ready.discard(number)
     if entry is not None:
         leave_ready(queue, [entry], entry_size(entry))
-        return entry
-    if queue.retries is not None:
+    elif queue.retries is not None:
         entry = queue.retries.take(number)
-    if entry is None and queue.paged is not None:
+        if entry is not None and queue.keyed is not None:
+            queue.keyed.release([entry])
+    if entry is None and queue.paged is not None and number not in queue.out:
         entry = _discard_paged(queue, queue.paged, number)
+    if entry is not None and queue.stores and number not in queue.dying:
+        # Until it is settled, it must not be read again.
+        queue.out.add(number)
     return entry
 
 

@@ -178,20 +178,21 @@ class Paged:
             )
         return reached
 
-    def next_runs(self, octets: int) -> tuple[Lasting, list[Run]]:
-        """The runs to read next, and where they are stored: what is durable of them, or the first
-        one that is not yet."""
+    def next_runs(self, octets: int, start: int = 0) -> tuple[Lasting, list[Run]]:
+        """The runs to read next, those with `start` and higher numbers, and where they are stored:
+        what is durable of them, or the first one that is not yet. IndexError if there are none."""
+        start = max(start, self.first)
         begins = sorted(
-            (max(run.first, self.first), place)
+            (max(run.first, start), place)
             for place, store in enumerate(self.queue.stores)
-            for run in [next(store.stored.runs_from(self.first, stop=self.stop), None)]
+            for run in [next(store.stored.runs_from(start, stop=self.stop), None)]
             if run is not None
         )
         store = self.queue.stores[begins[0][1]]
         stop = min([self.stop, *(first for first, _ in begins[1:])])
         runs: list[Run] = []
         size = 0
-        for run in store.stored.runs_from(self.first, stop=stop):
+        for run in store.stored.runs_from(start, stop=stop):
             if len(runs) >= FETCH_RUNS or size >= octets:
                 break
             if run.position > store.journal.durable and runs:

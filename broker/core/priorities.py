@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from broker.core.consumer import Consumer
 from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
+from broker.core.keyed import KeyedQueue, is_keyed
 from broker.core.lanes import SHIFT, Arrivals, Lane
 from broker.core.lasting import Lasting
 from broker.core.limits import drop_head
@@ -52,6 +53,8 @@ def make_queue(
 ) -> Queue:
     """A queue with these (checked) arguments."""
     kind = PriorityQueue if _highest(arguments or {}) else Queue
+    if is_keyed(arguments or {}):
+        kind = KeyedQueue
     return kind(broker, vhost_name, name, arguments=arguments, **more)
 
 

@@ -40,7 +40,9 @@ from broker.wire.table import Table
 if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.core.duplicates import Duplicates
+    from broker.core.keyed import KeyedQueue
     from broker.core.present import Present
+
 
 PACE_FROM = 16 << 20
 """Octets of ready messages in a queue with consumers from which its publishers are slowed down."""
@@ -56,10 +58,13 @@ class Queue:
     __slots__ = (
         "_is_touched", "arguments", "auto_delete", "bodies_from", "body_bytes", "broker",
         "consumers", "duplicates", "durable", "dying", "expiry", "is_deleted", "is_limited",
-        "lasting", "lease", "line_type", "name", "next_number", "owner", "paged", "present",
+        "lasting", "lease", "line_type", "name", "next_number", "out", "owner", "paged", "present",
         "reading", "ready", "ready_bytes", "reserved_to", "retries", "returned", "returned_bytes",
         "rules", "scratch", "stores", "unacked_bytes", "unacked_count", "vhost_name", "waiting",
     )  # fmt: skip
+
+    # Itself, if it tells messages apart by keys.
+    keyed: KeyedQueue | None = None
 
     def __init__(
         self,
@@ -82,15 +87,13 @@ class Queue:
         self.consumers = make_line(self.arguments)
         # What its arguments and policies say; who declares it, applies them.
         self.rules = NO_RULES
-        self.is_deleted = False
-        self.is_limited = False
+        self.is_deleted = self.is_limited = self._is_touched = False
         self.ready_bytes = self.returned_bytes = self.unacked_count = self.unacked_bytes = 0
         self.next_number = 1
         # What `ready` is, and what is kept of those behind it.
         self.line_type: type[deque[Entry] | Sparse] = deque
         self.ready: Ready = deque()
         self.returned: list[Entry] = []
-        self._is_touched = False
         # The durable side; None for a queue that ends with the broker.
         self.lasting: Lasting | None = None
         # Where its messages may be beside memory.
@@ -112,6 +115,8 @@ class Queue:
         self.dying: set[int] = set()
         self.duplicates: Duplicates | None = None
         self.present: Present | None = None
+        # Numbers of stored messages that left its lines, and may be among those in a log alone.
+        self.out: set[int] = set()
         # Of bodies, where they are limited; in a log alone they count from this number on.
         self.body_bytes = self.bodies_from = 0
 
@@ -138,8 +143,8 @@ class Queue:
     @property
     def messages_ready(self) -> int:
         """Messages that wait for a consumer."""
-        count = len(self.ready) + len(self.returned) + len(self.reading)
-        return count + len(self.paged) if self.paged is not None else count
+        paged = 0 if self.paged is None else len(self.paged)
+        return len(self.ready) + len(self.returned) + len(self.reading) + paged
 
     @property
     def messages(self) -> int:

@@ -74,7 +74,7 @@ def fetch(queue: Queue, octets: int = 0) -> None:
         queue.tell(is_there=pieces is not None)
         journal.on_progress()
 
-    spans = _spans(runs)
+    spans = spans_of(runs)
     journal.log.read([location for location, _ in spans], done, some=True)
 
 
@@ -91,7 +91,7 @@ def _fetch_again(queue: Queue, paged: Paged, is_durable: bool) -> None:
         queue.tell(is_there=is_durable)
 
 
-def _spans(runs: list[Run]) -> list[Span]:
+def spans_of(runs: list[Run]) -> list[Span]:
     """Runs that are stored one behind the other are read as one."""
     spans: list[Span] = []
     reached = -1, 0
@@ -119,8 +119,8 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
                     at = run.skipped + first - run.first
                     messages = messages[at : at + stop - first]
                 some = store.entries(first, messages)
-                if queue.dying:
-                    some = [entry for entry in some if entry[NUMBER] not in queue.dying]
+                if queue.dying or queue.out:
+                    some = without_gone(queue, some)
                 if queue.retries is not None:
                     some = queue.retries.without_waiting(some)
                 paged.count -= len(some)
@@ -133,6 +133,12 @@ def _take(queue: Queue, paged: Paged, store: Lasting, read: Iterable[tuple[Span,
                 size += put.memory if len(some) == len(put.sizes) else entries_size(some)
                 paged.first = stop
     _page_in(queue, paged, entries, size)
+
+
+def without_gone(queue: Queue, entries: list[Entry]) -> list[Entry]:
+    """Those of these, which were read, that are still ready."""
+    dying, out = queue.dying, queue.out
+    return [each for each in entries if each[NUMBER] not in dying and each[NUMBER] not in out]
 
 
 def _count_bodies(queue: Queue, read: list[Entry], alive: list[Entry]) -> None:
@@ -153,6 +159,8 @@ def _page_in(queue: Queue, paged: Paged, entries: list[Entry], size: int) -> Non
         queue.ready.extend(paged.fresh)
         queue.ready_bytes += paged.tail_bytes
         queue.paged = None
+    if queue.keyed is not None:
+        queue.keyed.read_in(entries)
     queue.touch()
 
 
@@ -244,8 +252,8 @@ def read_returned(queue: Queue, octets_max: int = 0) -> None:
                     read_returned(queue, 1)
                     return
             else:
-                filled = map(_filled, pieces, octets)
-                _give_back(queue, [entry for entries in filled for entry in entries])
+                whole = map(filled, pieces, octets)
+                _give_back(queue, [entry for entries in whole for entry in entries])
                 queue.touch()
         queue.tell(is_there=octets is not None)
         journal.on_progress()
@@ -280,7 +288,8 @@ def _first_bare(queue: Queue, octets_max: int) -> tuple[Lasting, list[Piece]]:
     return first_store, pieces
 
 
-def _filled(piece: Piece, octets: bytes) -> list[Entry]:
+def filled(piece: Piece, octets: bytes) -> list[Entry]:
+    """The bare entries of a piece with their contents, which are in the octets of its record."""
     run, entries = piece
     messages = records.read_put(octets, 0).messages(octets)
     return [(number, messages[number - run.first], returns) for number, _, returns in entries]
@@ -356,8 +365,8 @@ def read_contents(queue: Queue, entries: list[Entry], done: Callable[[list[Entry
             timers = queue.broker.timers
             timers.set(again, timers.now + READ_AGAIN_MS)
             return
-        for filled in map(_filled, pieces, octets):
-            whole.update((entry[NUMBER], entry) for entry in filled)
+        for some in map(filled, pieces, octets):
+            whole.update((entry[NUMBER], entry) for entry in some)
         if is_complete:
             done(list(whole.values()))
         else:

@@ -204,6 +204,8 @@ def restore(queue: Queue, lasting: Lasting) -> None:
     queue.next_number = max(queue.next_number, lasting.next_number)
     for run in islice(lasting.stored.runs_from(0), 1):
         queue.paged = Paged(queue, run.first, queue.next_number, lasting.stored.count)
+        if queue.keyed is not None:
+            queue.keyed.learned_to = run.first
     queue.bodies_from = queue.next_number
     if lasting.expiring:
         queue.expect_again(lasting.expiring)

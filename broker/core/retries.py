@@ -36,6 +36,11 @@ class Retries:
         self._waiting: dict[int, Entry] = {}
         self._deadlines = Deadlines()
 
+    @property
+    def numbers(self) -> list[int]:
+        """Of all that wait."""
+        return list(self._waiting)
+
     def __len__(self) -> int:
         return len(self._waiting)
 
@@ -151,9 +156,12 @@ class Retries:
             if waiting is None:
                 others.append(entry)
                 continue
+            whole = [entry]
             if self.queue.rules.max_length_bytes is None:
-                [entry] = without_contents(self.queue, [entry])  # noqa: PLW2901
+                [entry] = without_contents(self.queue, whole)  # noqa: PLW2901
             self.queue.broker.memory_used += entry_size(entry) - entry_size(waiting)
+            if self.queue.keyed is not None:
+                self.queue.keyed.index.withhold(whole)
             self._waiting[entry[NUMBER]] = entry
         return others
 

@@ -38,6 +38,10 @@ class Sparse:
         assert place == -1, "only the ends are asked for"
         return next(reversed(self._entries.values()))
 
+    def __contains__(self, number: object) -> bool:
+        """Whether the one with this number is here."""
+        return number in self._entries
+
     def append(self, entry: Entry) -> None:
         """Adds one behind all others."""
         self._entries[entry[NUMBER]] = entry

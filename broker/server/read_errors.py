@@ -60,7 +60,7 @@ class ReadErrors:
         for vhost in self._broker.vhosts.values():
             for queue in vhost.queues.values():
                 for lane in queue.lanes:
-                    if lane.paged is not None or lane.returned:
+                    if lane.paged is not None or lane.returned or lane.keyed is not None:
                         lane.touch()
         self._went_on()
         self._try_later()

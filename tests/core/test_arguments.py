@@ -82,8 +82,11 @@ WRONG_TEXTS = {
 }
 
 
+KEYS = ("x-group-by", "x-fair-by")
+
+
 def test_every_argument_is_of_one_of_the_kinds_tested_here() -> None:
-    others = {"x-single-active-consumer", "x-delayed-retry-multiplier"}
+    others = {"x-single-active-consumer", "x-delayed-retry-multiplier", *KEYS}
     # Those are tested with what they do.
     others |= {"x-message-deduplication", "x-cache-size", "x-cache-ttl", "x-deduplication-header"}
     assert set(QUEUE_ARGUMENTS) == {*INTEGERS, *TEXTS, *others}
@@ -126,6 +129,29 @@ def test_every_choice_is_taken(key: str, value: str) -> None:
 @pytest.mark.parametrize("key", CHOICES)
 def test_other_choice_is_refused(key: str) -> None:
     assert problem({key: text("nope")}) == WRONG_TEXTS[key]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ({"": text("routing-key")}, None),
+        ({"": text("tenant"), "x-max-priority": number(0)}, None),
+        ({"": text("é" * 127)}, None),
+        ({"": number(1)}, "{unacceptable_type,signedint}"),
+        ({"": Field("binary", b"tenant")}, "{unacceptable_type,binary}"),
+        ({"": text("")}, '"expected the name of a header, or routing-key"'),
+        ({"": text("é" * 128)}, '"expected the name of a header, or routing-key"'),
+        (
+            {"": text("tenant"), "x-max-priority": number(1)},
+            '"a queue with x-max-priority has an order of its own"',
+        ),
+    ],
+)
+def test_key_is_the_name_of_a_header_and_goes_without_priorities(
+    key: str, arguments: Table, wanted: str | None
+) -> None:
+    assert problem({name or key: field for name, field in arguments.items()}) == wanted
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,8 @@ def test_every_argument_can_be_taken_over_or_is_refused(vhost: VHost) -> None:
         "x-max-priority",
         "x-single-active-consumer",
         "x-dispatch",
+        "x-group-by",
+        "x-fair-by",
     }
     assert fixed < set(COMPARED_ARGUMENTS)
     vhost.declare_queue("q")

@@ -17,7 +17,7 @@ from broker.protocol.connection import Connection
 from tests.durable.faults import Fault
 
 page_in = reading._page_in
-filled = reading._filled
+filled = reading.filled
 purge = Queue.purge
 settled = Lasting.settled
 drop_ready = Queue._drop_ready
@@ -114,10 +114,10 @@ DISK_FAULTS: dict[str, Fault] = {
         "live bytes", Lasting, "settled", settled_but_in_the_scratch_log, "backlog"
     ),
     "what came back is unmarked when it was read": Fault(
-        "redelivered", reading, "_filled", fill_unmarked, "backlog"
+        "redelivered", reading, "filled", fill_unmarked, "backlog"
     ),
     "what came back has the content of another": Fault(
-        "conservation", reading, "_filled", fill_with_the_first, "backlog"
+        "conservation", reading, "filled", fill_with_the_first, "backlog"
     ),
     "a page comes back twice": Fault("conservation", reading, "_page_in", page_in_twice, "backlog"),
     "a page comes back backwards": Fault(

@@ -122,7 +122,7 @@ class DurableSite(Site):
             log.unreadable = []
         for queue in self.vhost.queues.values():
             for lane in queue.lanes:
-                if lane.paged is not None or lane.returned:
+                if lane.paged is not None or lane.returned or lane.keyed is not None:
                     lane.touch()
         self._progress()
 

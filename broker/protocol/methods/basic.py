@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from broker.core.arguments import consumer_priority
 from broker.core.consumer import Consumer
 from broker.core.dispatch import get as take_for_get
-from broker.core.dispatch import when_ready
+from broker.core.dispatch import is_coming, when_ready
 from broker.core.message import MESSAGE, ORIGIN, RETURNS, content_for, counted
 from broker.core.queue import Queue
 from broker.core.reading import keep
@@ -142,7 +142,7 @@ def get(channel: Channel, method: commands.Basic.Get) -> None:
     counters = channel.connection.broker.counters
     queue.use()
     entry = take_for_get(queue, no_ack=method.no_ack)
-    if entry is None and queue.messages_ready:
+    if entry is None and is_coming(queue):
         when_ready(queue, wait(channel, lambda: get(channel, method), method.index))
         return
     if entry is None:
