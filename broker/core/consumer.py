@@ -19,6 +19,10 @@ BATCH_MAX = 4096
 """Messages one consumer gets at once. A bound on one turn of the loop; octets are bounded too."""
 
 
+class Owner(Protocol):
+    """What an exclusive queue belongs to: a connection."""
+
+
 class Sink(Protocol):
     """Where a consumer's messages go: a channel. `prefetch` is how many messages all its consumers
     together may hold; 0 for any number."""

@@ -17,9 +17,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from broker.core.consumer import Consumer
+from broker.core.consumer import Consumer, Owner
 from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
 from broker.core.expiring import Expiring
@@ -48,10 +48,6 @@ PACE_FROM = 16 << 20
 """Octets of ready messages in a queue with consumers from which its publishers are slowed down."""
 
 
-class Owner(Protocol):
-    """What an exclusive queue belongs to: a connection."""
-
-
 class Queue:
     """A declared queue. `owner` is the connection of an exclusive queue."""
 
@@ -63,8 +59,7 @@ class Queue:
         "rules", "scratch", "stores", "unacked_bytes", "unacked_count", "vhost_name", "waiting",
     )  # fmt: skip
 
-    # Itself, if it tells messages apart by keys.
-    keyed: KeyedQueue | None = None
+    keyed: KeyedQueue | None = None  # itself, if it tells messages apart by keys
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.arguments import check_queue_arguments
+from broker.core.consumer import Owner
 from broker.core.definitions import (
     Definition,
     binding_definition,
@@ -27,7 +28,7 @@ from broker.core.live_policies import LivePolicies
 from broker.core.message import Message
 from broker.core.policies import Policy
 from broker.core.priorities import PriorityQueue, make_queue
-from broker.core.queue import Owner, Queue
+from broker.core.queue import Queue
 from broker.core.recovery import restore
 from broker.core.redeclare import note_without_effect, redeclare_exchange, redeclare_queue
 from broker.core.routing import Passage, find_queues
