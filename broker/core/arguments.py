@@ -166,7 +166,7 @@ def _check_positive(field: Field, arguments: Table) -> str | None:
 def is_positive_text(value: object) -> bool:
     """Whether this is the text of an integer from 1 on."""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return re.fullmatch("0*[1-9][0-9]{0,17}", text, re.ASCII) is not None
+    return re.fullmatch("0{0,999}[1-9][0-9]{0,17}", text, re.ASCII) is not None
 
 
 def is_header_name(value: object) -> bool:

@@ -210,20 +210,19 @@ class _Routing:
         content, header_size, before, framing = message
         raw = content[:header_size]
         header = without_blind_copies(delay.released(raw))
-        targets = self._targets_of(message, header)
-        if not targets:
-            self._broker.counters.messages_unroutable_dropped += 1
-            return
-        if self._vhost.policies.deduplicating_count:
-            # Exchanges judged it when it came, queues do now.
+        judged = Judged(header) if self._vhost.policies.deduplicating_count else None
+        targets = self._targets_of(message, header, judged)
+        if judged is not None:
+            # This exchange judged it when it came; what is behind it does now.
             if any(queue.present is not None for queue in targets):
                 # Those before it have to be there.
                 self.flush()
-            judged = Judged(header)
             targets = judged.among(targets)
             judged.remember(targets, persistent=before[PERSISTENT])
-            if not targets:
-                return
+        if not targets:
+            if judged is None or judged.batch is None:
+                self._broker.counters.messages_unroutable_dropped += 1
+            return
         expiration = properties.text_property(header, properties.EXPIRATION)
         ttl = None if expiration is None else int(expiration)
         origin = with_time(before, self._broker.timers.now, ttl)
@@ -237,11 +236,12 @@ class _Routing:
         self._run.append((content, header_size, self._origin or origin, framing))
         self._size += len(content)
 
-    def _targets_of(self, message: Message, header: bytes) -> list[Queue]:
+    def _targets_of(self, message: Message, header: bytes, judged: Judged | None) -> list[Queue]:
         keys = _keys(message)
         if len(keys) == 1 and keys[0] in self._known:
             return self._known[keys[0]]
         passage = Passage(keys, header, self._broker.random_bytes, has_waited=True)
+        passage.judged = judged
         targets, is_fixed = find_queues(self._vhost, self._exchange, passage)
         if is_fixed and len(keys) == 1:
             self._known[keys[0]] = targets

@@ -33,6 +33,8 @@ TELL_AGAIN_MS: Final = 60_000
 EXPIRED_IN_TURN: Final = 1000
 SWEEP_MS: Final = 1000
 """So seldom it is looked for ids that have expired: they count no more anyway."""
+SWEEP_ON_MS: Final = 20
+"""But so soon, if some were found and not all could go."""
 OWN_TTL: Final = "x-cache-ttl"
 """The header of a message that says for how long it is remembered."""
 _OWN_TTL_OCTETS: Final = b"\x0bx-cache-ttl"
@@ -86,6 +88,7 @@ class Duplicates:
             else:
                 remembered.let_go(key, original)
         self._count()
+        self._watch(now)
 
     def mark(self, header: bytes) -> Mark | None:
         """What the message with this header frame says of itself; None if nothing."""
@@ -217,7 +220,8 @@ class Duplicates:
     def _watch(self, now: int) -> None:
         oldest = self.window.oldest
         if oldest is not None and oldest[EXPIRES] is not None:
-            self._broker.timers.set(self, max(oldest[EXPIRES], now + SWEEP_MS))
+            soonest = now + (SWEEP_MS if oldest[EXPIRES] > now else SWEEP_ON_MS)
+            self._broker.timers.set(self, max(oldest[EXPIRES], soonest))
 
     def shrink(self) -> None:
         """Lets some of the oldest go."""

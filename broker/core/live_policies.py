@@ -98,6 +98,8 @@ class LivePolicies:
             self._count(resource.rules, NO_RULES)
         if resource.duplicates is not None:
             resource.duplicates.close()
+            # A transaction may still have something for it.
+            resource.duplicates = None
             self.deduplicating_count -= 1
 
     def _count(self, before: QueueRules, after: QueueRules) -> None:

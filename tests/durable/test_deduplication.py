@@ -80,6 +80,18 @@ def test_expiry_goes_on_over_restarts(restart: Restart) -> None:
 
 
 @restarts
+def test_what_expired_takes_no_memory_after_a_restart(restart: Restart) -> None:
+    site = DurableSite()
+    client = exchange(site, x_cache_ttl=number(1000))
+    send(client, "a", "b")
+    site.settle_down()
+    site = restart(site)
+    assert site.broker.window_bytes > 0
+    site.advance(3000)
+    assert site.broker.window_bytes == 0
+
+
+@restarts
 def test_transient_messages_are_forgotten_as_they_are_lost(restart: Restart) -> None:
     site = DurableSite()
     client = exchange(site)

@@ -6,7 +6,7 @@ import pytest
 
 from broker.core import duplicates
 from broker.wire.properties import HEADERS
-from broker.wire.table import Field, Table, encode_table
+from broker.wire.table import Field, encode_table
 from tests.protocol.client import (
     Basic,
     Client,
@@ -18,7 +18,7 @@ from tests.protocol.client import (
     publish_octets,
     text,
 )
-from tests.protocol.deduplicating import KIND, ON, called, drain, exchange, marked, number
+from tests.protocol.deduplicating import ON, called, drain, exchange, marked, number
 
 
 @pytest.fixture
@@ -105,7 +105,10 @@ def test_message_says_for_how_long_it_is_remembered(site: Site, client: Client) 
     assert drain(client) == [b"none", b"1", b"4", b"5"]
 
 
-def test_expired_ids_take_no_memory_for_long(site: Site, client: Client) -> None:
+def test_expired_ids_take_no_memory_for_long(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "EXPIRED_IN_TURN", 2)
     exchange(client, x_cache_size=number(10_000), x_cache_ttl=number(1000))
     for key in range(100):
         client.publish(b"", exchange="x", **marked(key))
@@ -265,36 +268,19 @@ def test_queue_with_priorities_knows_duplicates(client: Client) -> None:
     assert drain(client) == [b"c"]
 
 
-def test_delayed_message_is_judged_by_its_queue_when_it_gets_there(
-    site: Site, client: Client
-) -> None:
-    client.queue("q", arguments={**ON, "x-cache-size": number(10)})
-    delayed: Table = {"x-delayed-type": text("fanout")}
-    client.ask(Exchange.Declare, exchange="d", exchange_type="x-delayed-message", arguments=delayed)
-    client.ask(Queue.Bind, queue="q", exchange="d")
-    for body in (b"a", b"b"):
-        client.publish(body, exchange="d", **marked("1", x_delay=number(100)))
-    client.publish(b"c", **marked("2"))
-    site.advance(100)
-    client.publish(b"d", **marked("1"))
-    assert drain(client) == [b"c", b"a"]
-
-
-def test_delaying_exchange_judges_when_a_message_comes(site: Site, client: Client) -> None:
-    client.queue("q")
-    arguments = {"x-delayed-type": text(KIND), "x-cache-size": number(5)}
-    client.ask(
-        Exchange.Declare, exchange="d", exchange_type="x-delayed-message", arguments=arguments
-    )
-    client.ask(Queue.Bind, queue="q", exchange="d")
-    for body in (b"a", b"b"):
-        client.publish(body, exchange="d", **marked("1", x_delay=number(100)))
-    site.advance(100)
-    client.publish(b"c", exchange="d", **marked("1"))
-    assert drain(client) == [b"a"]
-
-
 # Transactions
+
+
+def test_commit_to_an_exchange_that_is_deleted_takes_no_memory(site: Site, client: Client) -> None:
+    exchange(client, x_cache_size=number(10))
+    before = site.broker.memory_used
+    client.ask(Tx.Select)
+    client.publish(exchange="x", **marked("1"))
+    client.ask(Exchange.Delete, 2, exchange="x")
+    client.ask(Tx.Commit)
+    assert drain(client) == [b""]
+    assert site.broker.memory_used == before
+    assert site.broker.window_bytes == 0
 
 
 def test_message_of_a_transaction_counts_from_the_commit_on(client: Client) -> None:

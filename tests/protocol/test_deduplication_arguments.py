@@ -34,6 +34,7 @@ WRONG: dict[str, tuple[str, Table]] = {
     PLUGIN_TEXT: (KIND, {}),
     PLUGIN_TEXT + " ": (KIND, {"x-cache-size": number(0)}),
     PLUGIN_TEXT + "  ": (KIND, {"x-cache-size": text("ten")}),
+    PLUGIN_TEXT + "    ": (KIND, {"x-cache-size": text("0" * 5000 + "1")}),
     PLUGIN_TEXT + "   ": ("direct", {**ON, "x-cache-size": number(-1)}),
     "Invalid argument, 'x-cache-ttl' must be an integer greater than 0": (
         KIND,
