@@ -91,6 +91,8 @@ _CONSUMING = {
     "requeue-position": "a requeued message returns to its old position",
     "round-robin": "ready consumers take turns",
     "least-loaded": "x-dispatch least-loaded: who holds the fewest messages is next",
+    "group-by": "x-group-by: messages of one key one at a time and in order, keys side by side",
+    "fair-by": "x-fair-by: the value with the fewest unacknowledged messages is next",
     "consumer-timeout": "x-consumer-timeout: what is late goes back, what comes late is ignored",
     "consumer-priority": "the highest x-priority is served first",
     "get-shares-tags": "get and deliver share one sequence of delivery tags",

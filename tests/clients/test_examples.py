@@ -243,6 +243,27 @@ def test_poison_message_is_tried_three_times_and_set_aside(broker: RunningBroker
     assert lines[-1] == " [-] poison was set aside by poison.jobs: delivery_limit, 1 time"
 
 
+def test_chat_rooms_are_worked_on_side_by_side_and_in_order(broker: RunningBroker) -> None:
+    first, *rooms = run(broker, "chat_rooms/chat_rooms.py", "0.2")
+    assert rooms == [f" [x] {room}: 1 2 3 4" for room in ("kitchen", "garden", "attic")]
+    turns = first.removeprefix(" [*] in turn: ").split()
+    # Each worker took a room, though one room said all it had to say first.
+    assert {turn.partition(":")[0] for turn in turns[:3]} == {"kitchen", "garden", "attic"}
+
+
+def test_competing_tenants_are_served_in_turn(broker: RunningBroker) -> None:
+    lines = run(broker, "competing_tenants/competing_tenants.py", "50")
+    assert lines == [
+        " [x] large 1",
+        " [x] small 1",
+        " [x] tiny 1",
+        " [x] large 2",
+        " [x] large 3",
+        " [x] large 4",
+        " [*] 46 jobs of the large one are left",
+    ]
+
+
 def test_order_timeout_cancels_what_is_not_paid(broker: RunningBroker) -> None:
     lines = run(broker, "order_timeout/order_timeout.py", "0.6")
     assert lines[3:] == [
