@@ -162,6 +162,9 @@ class KeyedQueue(Queue):
             drop_head(self)
         if expiry is not None:
             expiry.watch(is_final=is_final)
+        if self.paged is not None and len(self.consumers):
+            # What is next is read before somebody has room for it.
+            next_waiting(self)
         self.read_ahead.run()
         self._count()
 

@@ -86,7 +86,7 @@ class ReadAhead:
             fetch(queue)
         elif is_hungry and queue.learned_to < ALL and self._must_learn(is_asked=is_asked):
             self._learn()
-        if self.wanted and (queue.paged is None or not queue.paged.is_reading):
+        if self.wanted and (queue.index.is_fair or paged is None or not paged.is_reading):
             wanted, self.wanted = self.wanted, []
             self._read(wanted)
 
