@@ -40,7 +40,7 @@ def site_of(client: Client) -> DurableSite:
 def publish(client: Client, key: str, count: int = 1, *, lasts: bool = True) -> list[bytes]:
     """Messages of one key, ten at a time; the disk keeps up."""
     properties = encode_table({"key": Field("longstr", key)}) + bytes([1 + lasts])
-    named = {"flags": HEADERS | DELIVERY_MODE, "properties": properties}
+    named: dict[str, Any] = {"flags": HEADERS | DELIVERY_MODE, "properties": properties}
     made = [f"{key}{number}".encode().ljust(300) for number in range(1, count + 1)]
     for start in range(0, count, 10):
         client.feed(b"".join(publish_octets(body, **named) for body in made[start : start + 10]))
