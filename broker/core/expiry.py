@@ -84,7 +84,11 @@ class Expiry:
         deadline = None if own is None or published is None else published + own
         if ttl is None:
             return deadline
-        begin = self._since if published is None else max(published, self._began)
+        if published is None:
+            # Those behind it do not expire before it.
+            begin = self._began = self._since
+        else:
+            begin = max(published, self._began)
         return begin + ttl if deadline is None else min(deadline, begin + ttl)
 
     def begin_ttl(self) -> None:
@@ -92,7 +96,8 @@ class Expiry:
         self._since = self._began = self.queue.broker.timers.now
 
     def recovered(self) -> None:
-        """The queue had its TTL before the broker started, nobody knows since when."""
+        """The queue had its TTL before the broker started, nobody knows since when: for messages
+        that were there before, and those behind them, it begins anew."""
         self._began = 0
 
     def expect(self, messages: Iterable[Message], first: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from heapq import heapify, heappop
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from broker.core.message import NUMBER, Entry, bodies_bytes, entries_size, entry_size
@@ -66,6 +66,18 @@ def take_returned(queue: Queue, wanted: AbstractSet[int]) -> list[Entry]:
         queue.returned_bytes -= size
         leave_ready(queue, taken, size)
     return taken
+
+
+def put_before(queue: Queue, number: int) -> None:
+    """A message with this number comes back. Those before it that stand in line behind what came
+    back, as after a start, go with it, so that order is kept."""
+    ready = queue.ready
+    if queue.keyed is not None:
+        return
+    while ready and ready[0][NUMBER] < number:
+        entry = ready.popleft()
+        queue.returned_bytes += entry_size(entry)
+        heappush(queue.returned, entry)
 
 
 def forget_bodies(queue: Queue, entries: Sequence[Entry]) -> None:

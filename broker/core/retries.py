@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.arguments import EXPIRY_MAX_MS
 from broker.core.deadlines import DEADLINE_BYTES, Deadlines
+from broker.core.lines import put_before
 from broker.core.message import MESSAGE, NUMBER, ORIGIN, RETURNS, Entry, entries_size, entry_size
 from broker.core.reading import BARE, read_contents, without_contents
 from broker.core.rules import QueueRules
@@ -116,6 +117,7 @@ class Retries:
         entries = [entry for entry in entries if entry[NUMBER] in self._waiting]
         if entries:
             self._take_out(entries)
+            put_before(self.queue, max(entry[NUMBER] for entry in entries))
             self.queue.give_back(entries)
 
     def _take_out(self, entries: list[Entry]) -> None:
@@ -145,7 +147,8 @@ class Retries:
         self._waiting.clear()
         self._deadlines.clear()
         self.queue.broker.timers.set(self, None)
-        return [entry for entry in entries if paged is None or entry[NUMBER] < paged.first]
+        out = self.queue.out
+        return [e for e in entries if paged is None or e[NUMBER] < paged.first or e[NUMBER] in out]
 
     def without_waiting(self, entries: list[Entry]) -> list[Entry]:
         """Messages that were read again, without those that wait: these are behind what is read

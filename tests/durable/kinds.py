@@ -9,6 +9,8 @@ from typing import Any
 
 from broker.core import cleaner, consumer, lasting, paging, reading
 from broker.protocol import channel
+from tests.durable.combined_machine import CombinedMachine
+from tests.durable.combined_play import play_combined
 from tests.durable.disk import DiskMachine
 from tests.durable.machine import DurableMachine
 from tests.durable.simulation import play, play_backlog, play_disk
@@ -23,7 +25,7 @@ class Kind:
     none; `head_bytes` is what each queue keeps in memory."""
 
     play: Callable[..., Any]
-    machine: type[DurableMachine]
+    machine: type[DurableMachine | CombinedMachine]
     memory: int
     head_bytes: int
     persistent_share: float
@@ -33,6 +35,7 @@ KINDS = {
     "play": Kind(play, DurableMachine, 0, 700, 0.85),
     "backlog": Kind(play_backlog, DurableMachine, 30_000, 300, 0.4),
     "disk": Kind(play_disk, DiskMachine, 30_000, 300, 0.5),
+    "features": Kind(play_combined, CombinedMachine, 0, 300, 0.85),
 }
 
 

@@ -198,6 +198,28 @@ def test_message_that_waits_for_a_retry_is_not_ready_after_a_restart(restart: Re
     assert site.broker.memory_used == 0
 
 
+def test_message_that_waited_goes_behind_those_before_it_that_were_read_after_a_restart() -> None:
+    site = DurableSite(now=NOW)
+    client = start(site, **RETRIES)
+    client.feed(b"".join(message(b"%d" % place) for place in range(4)))
+    site.settle_down()
+    client.tell(Basic.Consume, 2, queue="q")
+    client.tell(Basic.Nack, 2, delivery_tag=3, requeue=True)
+    site.settle_down()
+    site = site.crash()
+    client = site.connect(channels=2)
+    client.tell(Basic.Qos, 2, prefetch_count=1)
+    client.tell(Basic.Consume, 2, queue="q")
+    site.settle_down()
+    wait(site, 1100)
+    bodies = client.bodies()
+    for tag in range(1, 4):
+        client.tell(Basic.Ack, 2, delivery_tag=tag)
+        site.settle_down()
+        bodies += client.bodies()
+    assert bodies == [b"0", b"1", b"2", b"3"]
+
+
 def test_message_whose_wait_ends_before_it_is_read_is_in_its_place() -> None:
     site = DurableSite(now=NOW)
     client = start(site, **RETRIES)
