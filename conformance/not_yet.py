@@ -5,7 +5,6 @@ out here. Nothing else may hide behind this list: it is empty when the features 
 """
 
 _NAMES = """
-dead.keys-kept
 """
 
 NOT_YET = frozenset(_NAMES.split())

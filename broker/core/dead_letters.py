@@ -15,6 +15,7 @@ from broker.core.arguments import is_quorum
 from broker.core.exchange import Exchange
 from broker.core.limits import MAXLEN, is_full
 from broker.core.message import (
+    BCC,
     EXCHANGE,
     PERSISTENT,
     PUBLISHED,
@@ -22,6 +23,7 @@ from broker.core.message import (
     Message,
     Origin,
     make_origin,
+    seen,
 )
 from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.wire import properties
@@ -147,16 +149,17 @@ class Letters:
             return self._make_first_letter(vhost, exchange, header, origin, expiration)
         headers = properties.headers_table(header)
         keys = [origin[ROUTING_KEY], *carbon_copies(headers)]
+        blind = carbon_copies(headers, BCC)
         key = self._rules.dead_letter_routing_key
         died = self._event(origin, keys)
         history = _history(headers, died, expiration)
-        dropped = ["CC"] if key is not None else []
+        dropped = ["CC", BCC] if key is not None else []
         edited = properties.with_headers(header, died.headers(headers, history), dropped)
         if expiration is not None:
             edited = properties.replace_property(edited, properties.EXPIRATION, None)
-        if key is not None:
-            keys = [key]
-        return _Letter(edited, self._find_way(vhost, exchange, edited, origin, keys, history))
+        keys = [key] if key is not None else [*keys, *blind]
+        way = self._find_way(vhost, exchange, seen(edited), origin, keys, history)
+        return _Letter(edited, way)
 
     def _make_first_letter(
         self,

@@ -20,8 +20,9 @@ from broker.core.expiry import Expiry
 from broker.core.graves import let_go
 from broker.core.lines import discard, ready_numbers, use_sparse
 from broker.core.message import (
+    BCC,
+    BLIND,
     CONTENT,
-    HEADER_SIZE,
     MESSAGE,
     NUMBER,
     ORIGIN,
@@ -34,6 +35,7 @@ from broker.core.message import (
     Origin,
     body_bytes,
     header_of,
+    seen,
     with_time,
 )
 from broker.core.queue import Queue
@@ -49,7 +51,6 @@ RELEASED_AT_ONCE: Final = 200
 """Messages of one exchange that are routed in one turn: some 10 ms."""
 RELEASED_BYTES: Final = 1 << 22
 """Octets of them that are read, or go into queues, as one."""
-_BCC: Final = "BCC"
 
 
 class Waiting(NamedTuple):
@@ -209,7 +210,9 @@ class _Routing:
         """Routes one."""
         content, header_size, before, framing = message
         raw = content[:header_size]
-        header = without_blind_copies(delay.released(raw))
+        header = delay.released(raw)
+        if b"\x03BCC" in header:
+            framing |= BLIND
         judged = Judged(header) if self._vhost.policies.deduplicating_count else None
         targets = self._targets_of(message, header, judged)
         if judged is not None:
@@ -240,7 +243,7 @@ class _Routing:
         keys = _keys(message)
         if len(keys) == 1 and keys[0] in self._known:
             return self._known[keys[0]]
-        passage = Passage(keys, header, self._broker.random_bytes, has_waited=True)
+        passage = Passage(keys, seen(header), self._broker.random_bytes, has_waited=True)
         passage.judged = judged
         targets, is_fixed = find_queues(self._vhost, self._exchange, passage)
         if is_fixed and len(keys) == 1:
@@ -270,7 +273,7 @@ def _keys(message: Message) -> list[str]:
     if b"CC" not in header:
         return [key]
     headers = properties.headers_table(header)
-    return [key, *carbon_copies(headers), *carbon_copies(headers, _BCC)]
+    return [key, *carbon_copies(headers), *carbon_copies(headers, BCC)]
 
 
 def apart(queues: Sequence[Queue]) -> tuple[list[Queue], list[Queue]]:
@@ -284,32 +287,3 @@ def waiting_from(message: Message, now: int) -> Message:
     content, header_size, origin, framing = message
     milliseconds = delay.delay_of(header_of(message), now)
     return content, header_size, with_time(origin, now, milliseconds), framing
-
-
-def with_blind_copies(message: Message, header: bytes, queues: Sequence[Queue]) -> Message:
-    """What is stored of a message that came with this header frame: if it waits at an exchange, it
-    has its BCC until it is routed."""
-    if b"\x03BCC" not in header or not any(isinstance(queue, Delayed) for queue in queues):
-        return message
-    copies = properties.headers_table(header).get(_BCC)
-    if copies is None:
-        return message
-    content, header_size, origin, framing = message
-    edited = properties.with_headers(content[:header_size], {_BCC: copies})
-    return edited + content[header_size:], len(edited), origin, framing
-
-
-def shown(message: Message) -> Message:
-    """A message as others than its exchange may see it."""
-    header = header_of(message)
-    edited = without_blind_copies(header)
-    if edited is header:
-        return message
-    return edited + message[CONTENT][message[HEADER_SIZE] :], len(edited), *message[ORIGIN:]
-
-
-def without_blind_copies(header: bytes) -> bytes:
-    """A header frame without BCC."""
-    if b"\x03BCC" in header and _BCC in properties.headers_table(header):
-        return properties.without_header(header, _BCC)
-    return header

@@ -19,6 +19,7 @@ from broker.core.expiring import Expiring
 from broker.core.limits import is_full, is_over
 from broker.core.lines import first, take_first
 from broker.core.message import (
+    BCC,
     FRAMING,
     ORIGIN,
     ROUTING_KEY,
@@ -27,6 +28,7 @@ from broker.core.message import (
     Origin,
     header_of,
     message_of,
+    seen,
     with_time,
 )
 from broker.core.queue import Queue
@@ -151,9 +153,10 @@ class History(Queue):
         vhost = self.broker.vhosts[self.vhost_name]
         for message in messages:
             header = header_of(message)
-            copies = carbon_copies(properties.headers_table(header))
+            headers = properties.headers_table(header)
+            copies = [*carbon_copies(headers), *carbon_copies(headers, BCC)]
             keys = [message[ORIGIN][ROUTING_KEY], *copies]
-            found, _ = vhost.route(destination, keys, header)
+            found, _ = vhost.route(destination, keys, seen(header))
             waiting, targets = apart(found)
             vhost.enqueue(waiting, message)
             self._enqueue([queue for queue in targets if queue is not self], [message])

@@ -35,6 +35,10 @@ HEADER_SIZE: Final = 1
 ORIGIN: Final = 2
 FRAMING: Final = 3
 
+BLIND: Final = 1 << 50
+"""Beside the framing: the header has BCC."""
+BCC: Final = "BCC"
+
 EXCHANGE: Final = 0
 ROUTING_KEY: Final = 1
 TAIL: Final = 2
@@ -93,7 +97,36 @@ def content_for(message: Message, channel: int, frame_max: int) -> bytes:
     """The content frames of a message for a channel number and a frame size."""
     if message[FRAMING] == framing(channel, frame_max):
         return message[CONTENT]
+    if message[FRAMING] & BLIND:
+        message = without_blind_copies(message)
     return frames.reframe(message[CONTENT], message[HEADER_SIZE], channel, frame_max)
+
+
+def with_blind_copies(message: Message, header: bytes) -> Message:
+    """What is kept of a message that came with this header frame: its BCC too, since its dead
+    letters go there. Whoever gets it does not see that (`content_for`)."""
+    if b"\x03BCC" not in header:
+        return message
+    copies = properties.headers_table(header).get(BCC)
+    if copies is None:
+        return message
+    content, header_size, origin, framed = message
+    edited = properties.with_headers(content[:header_size], {BCC: copies})
+    return edited + content[header_size:], len(edited), origin, framed | BLIND
+
+
+def without_blind_copies(message: Message) -> Message:
+    """A message as others see it."""
+    content, header_size, origin, framed = message
+    header = seen(content[:header_size])
+    return header + content[header_size:], len(header), origin, framed & ~BLIND
+
+
+def seen(header: bytes) -> bytes:
+    """A header frame without BCC."""
+    if b"\x03BCC" in header and BCC in properties.headers_table(header):
+        return properties.without_header(header, BCC)
+    return header
 
 
 def size_of(messages: Collection[Message]) -> int:

@@ -13,7 +13,7 @@ from broker.core.definitions import (
     exchange_definition,
     queue_definition,
 )
-from broker.core.delayed import Delayed, apart, shown, waiting_from
+from broker.core.delayed import Delayed, apart, waiting_from
 from broker.core.exchange import (
     PREDECLARED,
     Destination,
@@ -395,6 +395,5 @@ class VHost:
             waiting, queues = apart(queues)
             if waiting:
                 self.broker.enqueue(waiting, [waiting_from(message, self.broker.timers.now)])
-                message = shown(message)
         if queues:
             self.broker.enqueue(queues, [message])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from broker.core.delay import delay_of
-from broker.core.delayed import apart, shown, waiting_from, with_blind_copies
+from broker.core.delayed import apart, waiting_from
 from broker.core.duplicates import Judged
 from broker.core.exchange import Exchange
 from broker.core.expiring import can_join
@@ -22,6 +22,7 @@ from broker.core.message import (
     TTL,
     Message,
     header_of,
+    with_blind_copies,
     with_time,
 )
 from broker.core.queue import Queue
@@ -145,7 +146,7 @@ def _hand_out_new(
         return _queues_of(channel, route, message, sent.keys, judged)
 
     def hand_out(queues: list[Queue]) -> list[Queue]:
-        stored = with_blind_copies(message, sent.header, queues)
+        stored = with_blind_copies(message, sent.header)
         return _hand_out(channel, route, stored, queues)
 
     return publish_once(channel, judged, route.exchange, find, hand_out, message)
@@ -184,7 +185,7 @@ def publish_special(channel: Channel, route: Route, message: Message) -> None:
             _hand_out_new(channel, route, message, sent)
         return
     queues = _queues_of(channel, route, message, keys)
-    message = with_blind_copies(message, header, queues)
+    message = with_blind_copies(message, header)
     if channel.transaction is not None:
         channel.transaction.publish(route, [message], queues)
     else:
@@ -254,7 +255,6 @@ def _hand_out(channel: Channel, route: Route, message: Message, queues: list[Que
         if waiting:
             now = channel.connection.broker.timers.now
             _append(channel, waiting, [waiting_from(message, now)])
-            message = shown(message)
             if not queues and not route.mandatory:
                 return []
     if not queues or isinstance(queues[0], History):
