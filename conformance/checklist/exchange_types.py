@@ -54,6 +54,19 @@ _DELAYED = {
     "bad-type": "406 no x-delayed-type, or itself; 503 one that is unknown",
     "restart": "what waits outlasts a restart, and comes in time",
 }
+_DEDUPLICATION = {
+    "exchange": "of messages with one id one is routed; those without an id all are",
+    "argument": "x-message-deduplication on an exchange of another type",
+    "queue": "a queue takes no message like one that is in it",
+    "window": "a queue remembers ids, also by message id, until it is purged",
+    "size": "x-cache-size says how many ids are remembered",
+    "ttl": "x-cache-ttl says for how long, of the exchange or of a message",
+    "confirm": "a duplicate is confirmed and not returned",
+    "refused": "what was returned or refused is not remembered",
+    "tx": "messages of a transaction count from its commit on",
+    "bad": "406 arguments that are none",
+    "restart": "what is remembered lasts with durable exchanges and queues",
+}
 _ALL = {
     "alternate": "without bindings messages are returned, or go to the alternate exchange",
     "exchange-to-exchange": "exchanges behind them, and they behind exchanges",
@@ -68,6 +81,7 @@ EXCHANGE_TYPES: dict[str, str] = {
         ("local-random", _LOCAL_RANDOM),
         ("recent-history", _RECENT_HISTORY),
         ("delayed", _DELAYED),
+        ("deduplication", _DEDUPLICATION),
         ("exchange-types", _ALL),
     )
     for name, text in rows.items()
