@@ -21,8 +21,12 @@ KEYS = st.lists(st.integers(0, 40), min_size=1, max_size=30)
 class PresentMachine(RuleBasedStateMachine):
     """What is in the queue: (whether it lasts, body) by id."""
 
-    @initialize(highest=st.sampled_from([0, 2]), limit=st.sampled_from([0, 20]))
-    def begin(self, highest: int, limit: int) -> None:
+    @initialize(
+        highest=st.sampled_from([0, 2]),
+        limit=st.sampled_from([0, 20]),
+        keyed=st.sampled_from(["", "x-fair-by", "x-group-by"]),
+    )
+    def begin(self, highest: int, limit: int, keyed: str) -> None:
         self.site = DurableSite(memory=60_000)
         self.inside: dict[int, tuple[bool, str]] = {}
         # What a client holds, by delivery tag.
@@ -30,7 +34,9 @@ class PresentMachine(RuleBasedStateMachine):
         self.count = 0
         self.limit = limit
         asked: Table = {"x-message-deduplication": Field("bool", value=True)}
-        if highest:
+        if keyed:
+            asked[keyed] = text("x-deduplication-header")
+        elif highest:
             asked["x-max-priority"] = Field("signedint", highest)
         if limit:
             asked |= {
