@@ -41,7 +41,7 @@ class Window:
     It can be written down and read again: in the order of iteration, `restore` with what was there.
     """
 
-    __slots__ = ("_entries", "_id_bytes", "_let_go", "size", "ttl")
+    __slots__ = ("_entries", "_expires", "_id_bytes", "_let_go", "size", "ttl")
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Window:
         self._let_go = let_go
         self._entries: OrderedDict[bytes, Original] = OrderedDict()
         self._id_bytes = 0
+        # Whether there was ever one that expires.
+        self._expires = False
 
     def __len__(self) -> int:
         """How many there are, those included that have expired and not gone yet."""
@@ -94,10 +96,17 @@ class Window:
 
     def add(self, key: bytes, now: int, original: Original) -> None:
         """This id, which is new, was published now."""
-        if key in self._entries:
+        entries = self._entries
+        if key in entries:
             self.forget(key)
-        self.restore(key, original)
-        self.expire(now, EXPIRED_AT_ONCE)
+        if len(entries) >= self.size:
+            self.drop_oldest()
+        entries[key] = original
+        self._id_bytes += len(key)
+        if original[0] is not None:
+            self._expires = True
+        if self._expires:
+            self.expire(now, EXPIRED_AT_ONCE)
 
     def restore(self, key: bytes, original: Original) -> None:
         """This id, which is not there, was published after all others."""
@@ -105,6 +114,7 @@ class Window:
             self.drop_oldest()
         self._entries[key] = original
         self._id_bytes += len(key)
+        self._expires |= original[0] is not None
 
     def replace(self, key: bytes, original: Original) -> None:
         """The same id, at its place, with other facts."""
@@ -140,7 +150,10 @@ class Window:
 
     def drop_oldest(self) -> None:
         """Makes the first one leave."""
-        self._gone(*self._entries.popitem(last=False))
+        key, original = self._entries.popitem(last=False)
+        self._id_bytes -= len(key)
+        if self._let_go is not None:
+            self._let_go(key, original)
 
     def _gone(self, key: bytes, original: Original) -> None:
         self._id_bytes -= len(key)
@@ -155,14 +168,23 @@ def id_of(field: Field | None) -> bytes | None:
         return None
     value = field.value
     if isinstance(value, bytes):
-        kind = b"s" + value
-    elif isinstance(value, str):
-        kind = b"s" + value.encode("utf-8", "surrogateescape")
-    elif field.type in INTEGER_TYPES:
+        return id_of_text(value)
+    if isinstance(value, str):
+        return id_of_text(value.encode("utf-8", "surrogateescape"))
+    if field.type in INTEGER_TYPES:
         assert isinstance(value, int)
         kind = b"i%d" % value
     else:
         kind = b"x" + encode_table({"": field})
+    return _short(kind)
+
+
+def id_of_text(octets: bytes) -> bytes:
+    """The same for a text."""
+    return _short(b"s" + octets)
+
+
+def _short(kind: bytes) -> bytes:
     if len(kind) <= ID_MAX:
         return kind
     return b"h" + blake2b(kind, digest_size=32).digest()

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from broker.core.deduplicating import MESSAGE_ID, Deduplication
-from broker.core.deduplication import EXPIRES, NUMBER, Original, Window, id_of
+from broker.core.deduplication import EXPIRES, NUMBER, Original, Window, id_of, id_of_text
 from broker.core.exchange import Exchange
 from broker.core.message import CONTENT, HEADER_SIZE, Message
 from broker.core.remembered import SHIFT, Remembered, Row, next_number
 from broker.wire import properties
-from broker.wire.table import INTEGER_TYPES, Field
+from broker.wire.table import INTEGER_TYPES
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
@@ -94,10 +94,15 @@ class Duplicates:
         """What the message with this header frame says of itself; None if nothing."""
         label = self._label
         if not label:
-            text = properties.text_property(header, properties.MESSAGE_ID)
-            key = id_of(Field("longstr", text)) if text else None
+            message_id = properties.message_id(header)
+            key = id_of_text(message_id) if message_id else None
         elif label in header:
-            key = id_of(properties.header_field(header, self.asked.header))
+            # Most say it so.
+            first = properties.first_text(header, label)
+            if first is not None:
+                key = id_of_text(first)
+            else:
+                key = id_of(properties.header_field(header, self.asked.header))
         else:
             return None
         if key is None:

@@ -39,6 +39,7 @@ APP_ID: Final = 0x0008
 CLUSTER_ID: Final = 0x0004
 _UNUSED: Final = 0x0003
 
+_LONGSTR = ord("S")
 _PAYLOAD_AT = 7
 _PERSISTENT = 2
 _FIRST_PROPERTY = CONTENT_HEADER.size
@@ -152,6 +153,12 @@ def text_property(header: bytes, flag: int) -> str | None:
     return header[start + 1 : end].decode("utf-8", "surrogateescape")
 
 
+def message_id(header: bytes) -> bytes:
+    """The octets of the message id of a header frame; empty if it is absent."""
+    start, end = _find(header, MESSAGE_ID)
+    return header[start + 1 : end]
+
+
 def octet_property(header: bytes, flag: int) -> int | None:
     """`DELIVERY_MODE` or `PRIORITY` of a header frame; None if it is absent."""
     start, end = _find(header, flag)
@@ -174,6 +181,24 @@ def header_field(header: bytes, name: str) -> Field | None:
     """One top-level entry of the `headers` property of a header frame; None if it is absent."""
     start, end = _find(header, HEADERS)
     return find_field(header, start + 4, end, name.encode()) if start != end else None
+
+
+def first_text(header: bytes, label: bytes) -> bytes | None:
+    """The octets of the first field of the `headers` property, if it is called so (its name as a
+    short string) and a long string; None in all other cases, about which `header_field` knows."""
+    flags = header[_FIRST_PROPERTY - 2]
+    at = _FIRST_PROPERTY + 4
+    if not flags & 0x20 or flags & 0x40:
+        return None
+    if flags & 0x80:
+        at += 1 + header[_FIRST_PROPERTY]
+    if not header.startswith(label, at):
+        return None
+    at += len(label)
+    if header[at] != _LONGSTR:
+        return None
+    start = at + 5
+    return header[start : start + int.from_bytes(header[at + 1 : start], "big")]
 
 
 def replace_property(header: bytes, flag: int, octets: bytes | None) -> bytes:

@@ -10,15 +10,19 @@ from pamqp.header import ContentHeader
 from broker.wire.frames import CONTENT_HEADER
 from broker.wire.methods import shortstr
 from broker.wire.properties import (
+    CONTENT_TYPE,
     DELIVERY_MODE,
     HEADERS,
+    MESSAGE_ID,
     PRIORITY,
     REPLY_TO,
     PropertiesError,
     check_properties,
+    first_text,
     flags_of,
     header_frame,
     headers_table,
+    message_id,
     octet_property,
     property_shapes,
     replace_property,
@@ -193,3 +197,36 @@ def test_headers_are_read_with_their_types(chosen: dict[int, bytes], name: str) 
     octets = chosen.get(HEADERS, bytes(4))
     assert headers_table(header) == decode_table(octets[4:])
     assert headers_table(replace_property(header, HEADERS, None)) == {}
+
+
+@given(
+    tables,
+    st.sampled_from(["a", "x-deduplication-header", ""]),
+    st.one_of(st.text(max_size=20), st.integers(0, 5)),
+    st.sampled_from([b"", b"text/plain"]),
+    st.booleans(),
+)
+def test_first_text_is_what_the_first_field_says(
+    others: Table, name: str, value: str | int, content_type: bytes, goes_last: bool
+) -> None:
+    kind = "longstr" if isinstance(value, str) else "signedint"
+    table: Table = {**others, name: Field(kind, value)}
+    if not goes_last:
+        table = {name: Field(kind, value), **{k: v for k, v in others.items() if k != name}}
+    flags = HEADERS | (CONTENT_TYPE if content_type else 0)
+    octets = (bytes([len(content_type)]) + content_type if content_type else b"") + encode_table(
+        table
+    )
+    header = header_frame(1, 5, flags, octets)
+    label = bytes([len(name)]) + name.encode()
+    found = first_text(header, label)
+    is_first = next(iter(table)) == name
+    assert found == (value.encode() if is_first and isinstance(value, str) else None)
+
+
+def test_without_headers_there_is_no_first_text() -> None:
+    kinds = ((0, b""), (MESSAGE_ID, b"\x02ab"), (HEADERS, bytes(4)))
+    for flags, octets in kinds:
+        header = header_frame(1, 5, flags, octets)
+        assert first_text(header, b"\x01a") is None
+        assert message_id(header) == (b"ab" if flags == MESSAGE_ID else b"")
