@@ -123,11 +123,16 @@ class Delayed(Queue):
             self.reads -= 1
             if self.is_deleted:
                 return
-            self._route(whole)
-            if count < len(entries):
-                self.release(entries[count:])
-            else:
-                self.touch()
+            following = entries[count:]
+            if not following and not self.reads:
+                following = self.expiry.take_due(self.broker.timers.now, RELEASED_AT_ONCE)
+            if any(map(is_bare, following)):
+                # They are read while these are routed.
+                self.release(following)
+                self._route(whole)
+                return
+            self._route([*whole, *following])
+            self.touch()
 
         read_contents(self, list(entries[:count]), filled)
 

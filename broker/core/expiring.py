@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from broker.core.message import CONTENT, ORIGIN, TTL, Message
+from broker.core.message import CONTENT, ORIGIN, PUBLISHED, TTL, Message, with_time
+
+if TYPE_CHECKING:
+    from broker.core.records import Put
 
 JOINED_MAX: Final = 16
 """Messages with expirations of their own that are one record. More would save little, and each may
@@ -26,6 +29,15 @@ def can_join(before: Message, message: Message, count: int) -> bool:
         and last[TTL] is not None
         and origin[:TTL] == last[:TTL]
     )
+
+
+def message_at(put: Put, batch: bytes, place: int) -> Message:
+    """One of the messages of a record, without a look at the others."""
+    at = put.contents_at + sum(put.sizes[:place])
+    origin = put.origin
+    if put.ttls:
+        origin = with_time(origin, origin[PUBLISHED], put.ttls[place])
+    return batch[at : at + put.sizes[place]], put.header_sizes[place], origin, put.framing
 
 
 class Expiring:

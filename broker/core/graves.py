@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from broker.core.dead_letters import DELIVERY_LIMIT, Letters
 from broker.core.lines import forget_bodies
-from broker.core.message import MESSAGE, NUMBER, RETURNS, Entry, Message, entries_size
+from broker.core.message import (
+    MESSAGE,
+    NUMBER,
+    RETURNS,
+    Entry,
+    Message,
+    entries_size,
+    number_of,
+)
 from broker.core.reading import is_bare, read_contents
 
 if TYPE_CHECKING:
@@ -200,16 +208,18 @@ def let_go(queue: Queue, entries: list[Entry]) -> None:
     """The queue has no use for these messages any more."""
     if queue.present is not None:
         queue.present.gone(entries)
-    dying = queue.dying
-    for entry in entries:
-        if entry[NUMBER] in dying:
-            # It must not be read again from now on.
-            dying.remove(entry[NUMBER])
-            if entry[NUMBER] >= queue.bodies_from:
-                forget_bodies(queue, [entry])
-            for store in queue.stores:
-                store.settled_range(entry[NUMBER], entry[NUMBER] + 1)
     if queue.out:
-        queue.out.difference_update([entry[NUMBER] for entry in entries])
-    for store in queue.stores:
-        store.settled(entries)
+        queue.out.difference_update(map(number_of, entries))
+    dying = queue.dying
+    gone = [entry for entry in entries if entry[NUMBER] in dying] if dying else []
+    if gone:
+        numbers = set(map(number_of, gone))
+        dying -= numbers
+        forget_bodies(queue, [entry for entry in gone if entry[NUMBER] >= queue.bodies_from])
+        for store in queue.stores:
+            # They must not be read again from now on.
+            store.settled_now(gone)
+        entries = [entry for entry in entries if entry[NUMBER] not in numbers]
+    if entries:
+        for store in queue.stores:
+            store.settled(entries)

@@ -155,6 +155,13 @@ class Journal:
             numbers_so_far = self._settled[queue] = []
         numbers_so_far += numbers
 
+    def settle_now(self, queue: Lasting, numbers: Sequence[int]) -> None:
+        """The same for sorted numbers; they are settled when this returns."""
+        if self.has_failed:
+            self._lose(queue, numbers)
+        else:
+            self._settle_ranges(queue, *records.ranges(numbers))
+
     def settle_range(self, queue: Lasting, first: int, count: int) -> None:
         """The same for all messages with these numbers, as far as there are any."""
         if self.has_failed:

@@ -116,6 +116,14 @@ class Lasting:
             self.returns.forget(numbers)
             self.held.forget(numbers)
 
+    def settled_now(self, entries: list[Entry]) -> None:
+        """The same, and they are not in `stored` any more at once."""
+        numbers = sorted(entry[NUMBER] for entry in entries)
+        self.journal.settle_now(self, numbers)
+        if self.returns:
+            self.returns.forget(numbers)
+            self.held.forget(numbers)
+
     def settled_range(self, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` have left the queue for good, as far as there are any."""
         self.journal.settle_range(self, first, stop - first)

@@ -56,6 +56,7 @@ header of the octets object (33), a number (32); measured on CPython 3.11."""
 
 content_of = itemgetter(CONTENT)
 message_of = itemgetter(MESSAGE)
+number_of = itemgetter(NUMBER)
 origin_of = itemgetter(ORIGIN)
 
 

@@ -29,7 +29,7 @@ SEND = 1000
 DUE_SEND = 100
 SOON_MS = 1500
 SPREAD_MS = 1000
-SURE_MS = 10_000
+SURE_MS = 20_000
 """Time that is left to publish what takes longer than it should."""
 HOUR_MS = 3_600_000
 
@@ -112,7 +112,7 @@ class _Publishing:
         count = self._waiting.count - PARTS * self._part - self._sent
         due = self._waiting.due
         stream, alone = few
-        begin_ms = _now_ms() + SURE_MS + int(1300 * (count * stream + due * alone))
+        begin_ms = _now_ms() + SURE_MS + int(2000 * (count * stream + due * alone))
         dues = [begin_ms + place * SPREAD_MS // due for place in range(due)]
         self._random.shuffle(dues)
         for place, due_ms in enumerate(dues):
