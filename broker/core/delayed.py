@@ -124,7 +124,7 @@ class Delayed(Queue):
             if self.is_deleted:
                 return
             following = entries[count:]
-            if not following and not self.reads:
+            if not following and not self.reads and self.expiry is not None:
                 following = self.expiry.take_due(self.broker.timers.now, RELEASED_AT_ONCE)
             if any(map(is_bare, following)):
                 # They are read while these are routed.

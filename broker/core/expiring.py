@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from broker.core.message import CONTENT, ORIGIN, PUBLISHED, TTL, Message, with_time
-
-if TYPE_CHECKING:
-    from broker.core.records import Put
+from broker.core.records import read_put
 
 JOINED_MAX: Final = 16
 """Messages with expirations of their own that are one record. More would save little, and each may
@@ -31,13 +29,18 @@ def can_join(before: Message, message: Message, count: int) -> bool:
     )
 
 
-def message_at(put: Put, batch: bytes, place: int) -> Message:
-    """One of the messages of a record, without a look at the others."""
+def messages_at(record: bytes, places: Sequence[int]) -> list[Message]:
+    """Some of the messages of a put record; one of them without a look at the others."""
+    put = read_put(record, 0)
+    if len(places) > 1:
+        messages = put.messages(record)
+        return [messages[place] for place in places]
+    [place] = places
     at = put.contents_at + sum(put.sizes[:place])
     origin = put.origin
     if put.ttls:
         origin = with_time(origin, origin[PUBLISHED], put.ttls[place])
-    return batch[at : at + put.sizes[place]], put.header_sizes[place], origin, put.framing
+    return [(record[at : at + put.sizes[place]], put.header_sizes[place], origin, put.framing)]
 
 
 class Expiring:

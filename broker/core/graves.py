@@ -8,6 +8,7 @@ leads to has no bound but the one here.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.core.dead_letters import DELIVERY_LIMIT, Letters
@@ -21,7 +22,7 @@ from broker.core.message import (
     entries_size,
     number_of,
 )
-from broker.core.reading import is_bare, read_contents
+from broker.core.reading import is_bare, read_contents, where
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
@@ -31,6 +32,10 @@ BURIED_AT_ONCE = 200
 """Messages that die in one turn: some ten milliseconds."""
 FULL_FROM = 1000
 """Messages of one queue in line from which it lets no others die that could live on for a while."""
+READ_AT_ONCE = 5
+"""Burials that are read as one, so that the disk is asked less often."""
+READ_BYTES = 1 << 22
+"""Octets of them, beyond the first burial."""
 RETRY_MS = 1000
 """After so long it is tried again to find a place for what must not be lost."""
 
@@ -145,13 +150,27 @@ class Graves:
 
     def _read(self, queue: Queue, line: deque[Burial]) -> None:
         self._waiting.add(queue)
+        burials = _read_as_one(queue, line)
 
         def filled(whole: list[Entry]) -> None:
             self._waiting.discard(queue)
-            self._replace(queue, line, whole)
+            found = iter(whole)
+            following = next(found, None)
+            read: list[list[Entry]] = []
+            for burial in burials:
+                # In order, but some may be gone.
+                numbers = set(map(number_of, burial.entries))
+                read.append([])
+                while following is not None and following[NUMBER] in numbers:
+                    read[-1].append(following)
+                    following = next(found, None)
+            behind = [line.popleft() for _ in burials]
+            for burial, entries in zip(reversed(behind), reversed(read), strict=True):
+                line.appendleft(burial)
+                self._replace(queue, line, entries)
             self._broker.timers.set(self, self._broker.timers.now)
 
-        read_contents(queue, list(line[0].entries), filled)
+        read_contents(queue, [entry for burial in burials for entry in burial.entries], filled)
 
     def _wait(self, queue: Queue) -> None:
         """There is no place for what must not be lost: it is tried again after a while."""
@@ -185,6 +204,20 @@ class _Retry:
     def on_time(self, now: int) -> None:
         """It is."""
         self._graves.go_on(self._queue)
+
+
+def _read_as_one(queue: Queue, line: Iterable[Burial]) -> list[Burial]:
+    """The first burials of a line: as many as are read at once."""
+    burials: list[Burial] = []
+    size = 0
+    for burial in line:
+        for entry in burial.entries:
+            found = where(queue, entry[NUMBER]) if is_bare(entry) else None
+            size += found[1].share if found is not None else 0
+        if burials and (not burial.is_kept or size > READ_BYTES or len(burials) >= READ_AT_ONCE):
+            break
+        burials.append(burial)
+    return burials
 
 
 def without_worn(queue: Queue, entries: list[Entry]) -> list[Entry]:

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from broker.core import records
-from broker.core.expiring import message_at
+from broker.core.expiring import messages_at
 from broker.core.message import (
     CONTENT,
     MESSAGE,
@@ -292,12 +292,8 @@ def _first_bare(queue: Queue, octets_max: int) -> tuple[Lasting, list[Piece]]:
 def filled(piece: Piece, octets: bytes) -> list[Entry]:
     """The bare entries of a piece with their contents, which are in the octets of its record."""
     run, entries = piece
-    put = records.read_put(octets, 0)
-    if len(entries) == 1:
-        [(number, _, returns)] = entries
-        return [(number, message_at(put, octets, number - run.first), returns)]
-    messages = put.messages(octets)
-    return [(number, messages[number - run.first], returns) for number, _, returns in entries]
+    messages = messages_at(octets, [entry[NUMBER] - run.first for entry in entries])
+    return [(entry[0], message, entry[2]) for entry, message in zip(entries, messages, strict=True)]
 
 
 def _give_back(queue: Queue, entries: list[Entry]) -> None:

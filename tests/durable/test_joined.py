@@ -211,3 +211,36 @@ def test_a_wrong_expiration_among_others_is_answered_where_it_stands() -> None:
     text_of = "invalid expiration 'abc': no_integer"
     assert is_close(answer.method, ReplyCode.PRECONDITION_FAILED, text_of, Basic.Publish)
     assert left(site, "q") == [b"1", b"22"]
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_those_that_expire_from_everywhere_in_a_log_die_in_order(lasts: bool) -> None:
+    site = DurableSite(now=NOW, memory=400_000)
+    client = site.connect()
+    dead = {"x-dead-letter-exchange": text(""), "x-dead-letter-routing-key": text("dead")}
+    client.tell(Queue.Declare, queue="dead", durable=True, arguments={})
+    client.tell(Queue.Declare, queue="q", durable=True, arguments=dead)
+    client.tell(Basic.Consume, queue="dead", consumer_tag="c", no_ack=True)
+    site.settle_down()
+    client.read()
+    lives = [10_000 + 7 * place % 1500 for place in range(1500)]
+    for start in range(0, len(lives), 50):
+        for each in lives[start : start + 50]:
+            client.feed(publish_octets(b"%d" % each + b"x" * 90, **expiring(each, lasts=lasts)))
+        site.settle_down()
+    queue = site.vhost.queues["q"]
+    assert queue.paged is not None
+    assert queue.paged.count > 500
+    assert queue.messages_ready == 1500
+    died: list[int] = []
+    # Several slices of them at once, and some alone.
+    for stop in (10_003, 11_300, 11_301, *range(11_600, 11_650)):
+        wait(site, NOW + stop)
+        died += [int(body.rstrip(b"x")) for body in client.bodies()]
+        assert died == sorted(lives)[: len(died)]
+        assert all(each <= stop for each in died)
+    assert len(died) == len(lives)
+    assert queue.messages_ready == 0
+    assert not queue.dying
+    site.settle_down()
+    assert site.broker.memory_used == 0
