@@ -36,7 +36,7 @@ class Arrivals:
             octets = connection.socket.recv(READ_OCTETS)
             if not octets:
                 raise ConnectionResetError("the broker closed the connection")
-            self._read(octets, time.time_ns())
+            self._read(octets, time.monotonic_ns())
             if self._count - self._acked >= _ACK_EACH:
                 self._ack()
         self._ack()

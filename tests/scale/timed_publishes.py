@@ -19,7 +19,8 @@ WAIT_MAX_MS: Final = 86_400_000
 TARGET: Final = "arrived"
 """The queue in which messages arrive in the end."""
 DUE: Final = struct.Struct(">Q")
-"""How each body begins: when its message is due, in nanoseconds since 1970; 0 if nobody looks."""
+"""How each body begins: when its message is due, in nanoseconds of the monotonic
+clock, which all processes share; 0 if nobody looks."""
 _MARK: Final = 86_399_999
 _WAIT: Final = struct.Struct(">q")
 
@@ -83,7 +84,7 @@ class TimedPublishes:
     def send(self, waits_ms: Sequence[int], *, watched: int = 0) -> None:
         """Publishes one message for each wait; the bodies of the first ones, which somebody
         watches, say when they are due. Waits as long as the broker does not read."""
-        now = time.time_ns()
+        now = time.monotonic_ns()
         pieces = []
         for place, wait_ms in enumerate(waits_ms):
             due = DUE.pack(now + wait_ms * 1_000_000 if place < watched else 0)

@@ -155,7 +155,7 @@ class _Publishing:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return time.monotonic_ns() // 1_000_000
 
 
 def _check(begin_ms: int) -> None:
