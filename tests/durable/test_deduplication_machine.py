@@ -138,8 +138,10 @@ class DeduplicationMachine(RuleBasedStateMachine):
         for item in self.client.read(1):
             assert item.kind in (Basic.Ack, Basic.Nack)
             last = item.method.delivery_tag
-            first = max(told, default=self.told) + 1 if item.method.multiple else last
-            told |= dict.fromkeys(range(first, last + 1), item.kind is Basic.Ack)
+            # A nack goes ahead of confirms that wait.
+            first = self.told + 1 if item.method.multiple else last
+            for tag in range(first, last + 1):
+                told.setdefault(tag, item.kind is Basic.Ack)
         if not self.has_failed:
             assert [told[self.told + place + 1] for place in range(len(answers))] == answers
         self.told += len(answers)
