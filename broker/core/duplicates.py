@@ -230,7 +230,7 @@ class Duplicates:
 
     def shrink(self) -> None:
         """Lets some of the oldest go."""
-        for _ in range(min(SHRINK_AT_ONCE, len(self.window) - 1)):
+        for _ in range(min(SHRINK_AT_ONCE, len(self.window) // 2)):
             self.window.drop_oldest()
         self._count()
 

@@ -163,7 +163,7 @@ class Present(Duplicates):
 
     def shrink(self) -> None:
         """Lets some of the oldest go."""
-        for _ in range(min(SHRINK_AT_ONCE, len(self.window) - 1)):
+        for _ in range(min(SHRINK_AT_ONCE, len(self.window) // 2)):
             oldest = self.window.oldest
             assert oldest is not None
             self._keys.pop(oldest[NUMBER], None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broker.core import cleaner, paging, reading
+from broker.core import cleaner, duplicates, paging, reading
 from broker.wire.properties import DELIVERY_MODE, HEADERS, PRIORITY
 from broker.wire.table import Field, Table, encode_table
 from tests.durable.site import DurableSite
@@ -153,6 +153,8 @@ class PresentMachine(RuleBasedStateMachine):
 def _small() -> Any:
     """Heads and pieces of a few messages, and a log that is cleaned at once."""
     with pytest.MonkeyPatch.context() as patch:
+        # Of a limit that is as low as it is here, for paging.
+        patch.setattr(duplicates, "MEMORY_SHARE", 1)
         patch.setattr(paging, "HEAD_BYTES", 1_000)
         patch.setattr(paging, "HEAD_BYTES_MIN", 100)
         patch.setattr(paging, "RECORD_BYTES", 2_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core import duplicates
+from broker.core.broker import Limits
 from broker.wire.properties import HEADERS
 from broker.wire.table import Field, encode_table
 from tests.protocol.client import (
@@ -345,6 +346,16 @@ def test_all_windows_together_take_a_part_of_the_memory(monkeypatch: pytest.Monk
     assert windows["x"] > 150
     told = [details for event, details in site.notes if event == "deduplication_short"]
     assert [(each["kind"], each["name"]) for each in told] == [("exchange", "x")]
+
+
+def test_small_window_that_is_too_large_keeps_half(client: Client) -> None:
+    client.site.broker.limits = Limits(memory=40_000)
+    exchange(client, x_cache_size=number(100))
+    for key in range(31):
+        client.publish(exchange="x", **marked(key))
+    found = client.site.vhost.exchanges["x"].duplicates
+    assert found is not None
+    assert len(found.window) == 16
 
 
 def test_nothing_is_left_of_what_is_deleted(site: Site, client: Client) -> None:
