@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ SHOWN = 10
 
 @dataclass(slots=True)
 class Campaign:
-    """What is run and how much of it. `command` None is Debian's RabbitMQ.
+    """What is run and how much of it. `command` None is Debian's RabbitMQ. `keep` is
+    for each directory as its last end left it, `kept` for those in which something is wrong.
 
     `until` is a moment (monotonic); `most_failures` is the number of failing rounds after which
     nothing more is started. Findings of the `expected` kinds are counted and fail no round: they
@@ -37,6 +39,7 @@ class Campaign:
     until: float = float("inf")
     most_failures: int = 3
     keep: Path | None = None
+    kept: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     expected: frozenset[Kind] = frozenset()
     environment: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], None] = print
@@ -65,7 +68,7 @@ class Campaign:
 
     def _run_directory(self, seed: int, ground: Ground, rounds: int, *, power_cuts: bool) -> None:
         with ground, tempfile.TemporaryDirectory(prefix="crash-broker-") as folder:
-            keep = self.keep / f"seed-{seed}" if self.keep else None
+            keep = self.keep / f"seed-{seed}" if self.keep else Path(folder) / "left"
             broker = KillableBroker(self.command, Path(folder), ground.data, self.environment)
             directory = Directory(broker, ground, seed, self.totals, keep)
             try:
@@ -86,12 +89,24 @@ class Campaign:
             directory.ground.flush()
         for number in range(1, rounds + 1):
             findings = directory.round(power_cut=power_cuts)
-            self._tell(directory.seed, number, findings)
+            self._tell(directory.seed, number, findings, directory)
             if self._over() or not directory.serves:
                 return
-        self._tell(directory.seed, rounds, directory.finish())
+        self._tell(directory.seed, rounds, directory.finish(), directory)
 
-    def _tell(self, seed: int, number: int, findings: list[Finding]) -> None:
+    def _keep(self, directory: Directory, number: int) -> None:
+        """Keeps what may explain what is wrong: the directory as the end left it, and a text."""
+        folder = Path(
+            tempfile.mkdtemp(prefix=f"crash-seed-{directory.seed}-end-{number}-", dir=self.kept)
+        )
+        (folder / "explanation.txt").write_text(directory.explanation)
+        if directory.keep is not None and directory.keep.exists():
+            shutil.copytree(directory.keep, folder / "data")
+        self.say(f"  the directory as it was left, and all that is known: {folder}")
+
+    def _tell(
+        self, seed: int, number: int, findings: list[Finding], directory: Directory | None = None
+    ) -> None:
         if not findings:
             return
         self.totals.add(findings)
@@ -102,3 +117,5 @@ class Campaign:
             self.say(f"seed {seed}, end {number}: {text}")
         for finding in broken[:SHOWN]:
             self.say(f"  {finding}")
+        if broken and directory is not None:
+            self._keep(directory, number)

@@ -29,6 +29,8 @@ from conformance.crash.findings import Finding, Kind
 from conformance.crash.routes import Binding
 from conformance.crash.worker import Worker
 
+BARRIER = "d.barrier"
+"""A queue that is made and deleted so that something is durable."""
 MESSAGES_MOST = 20
 """Messages in one of these queues."""
 
@@ -54,6 +56,14 @@ class Definitions:
         self.state = state
         self.pending = None
         self._answered.clear()
+
+    def history(self, ended_at: float) -> str:
+        """What was there, and the changes that led there, the last one last."""
+        changes = [
+            f"{ended_at - moment:.3f} s before the end: {change}"
+            for moment, change in self._answered
+        ]
+        return "\n".join([*changes, f"not answered: {self.pending}", f"known: {self.state}"])
 
     def told(self, difference: str, ended_at: float) -> Finding:
         """The difference with the last changes of what it names; its age is that of the last."""
@@ -189,8 +199,15 @@ def observe(address: Address) -> Observed:
             fields = [exchange_fields(exchange, arguments) for arguments in EXCHANGE_ARGUMENTS]
             exchanges[exchange] = _accepted(channel, "exchange.declare", fields)
     arrivals = _arrivals(connection.channel(), queues, exchanges)
+    settle_for_good(channel)
     connection.close()
     return Observed(queues, exchanges, messages, arrivals)
+
+
+def settle_for_good(channel: Channel) -> None:
+    """Returns when what was taken so far will not come back: what is durable later, is durable."""
+    channel.declare_queue(BARRIER, durable=True)
+    channel.call("queue.delete", queue=BARRIER)
 
 
 def clear(address: Address) -> None:

@@ -35,6 +35,12 @@ class Kind(enum.Enum):
     """A transient message that outlived a restart."""
     DEFINITION = "definition"
     """A queue, exchange or binding that is missing, changed or back."""
+    EARLY = "early"
+    """Delivered, tried again or expired before its time."""
+    EXPIRED = "expired"
+    """Delivered although its time was over."""
+    DEATHS = "deaths"
+    """How often it came back, and how it died, is not what it says."""
     FAILED = "failed"
     """The broker ended, refused or did not answer while it should have served."""
 
@@ -68,6 +74,8 @@ class Totals:
     commits: int = 0
     commits_in_doubt: int = 0
     definitions: int = 0
+    on_roads: int = 0
+    letters: int = 0
     looked_at: int = 0
     acked_came_back: int = 0
     oldest_ack_s: float = 0.0
@@ -106,6 +114,8 @@ class Totals:
             f"{self.delivered} delivered, {self.acked} acked",
             "transactions": f"{self.commits} committed ({self.commits_in_doubt} in doubt)",
             "definitions": f"{self.definitions} made or deleted",
+            "features": f"{self.on_roads} to be retried, delayed or expired, "
+            f"{self.letters} came where they end",
             "looked at": f"{self.looked_at} messages after restarts",
             "restarts": restarts,
             "acks": f"{self.acked_came_back} came back, {self.oldest_ack_s:.3f} s old at most; "

@@ -39,6 +39,11 @@ class KillableBroker(PrivateBroker):
         self.address = Address("127.0.0.1", _free_port())
         self.start_s = 0.0
 
+    @property
+    def is_rabbitmq(self) -> bool:
+        """Whether it is Debian's RabbitMQ."""
+        return self._command is None
+
     def launch(self) -> None:
         """Starts a process and does not wait for it."""
         other = _free_port()
