@@ -43,6 +43,11 @@ def is_over(queue: Queue) -> bool:
 def drop_head(queue: Queue) -> None:
     """Drops the oldest messages, those of the lowest priority first, until the queue is within its
     limits."""
+    for lane in queue.lanes if queue.rules.message_ttl is not None else ():
+        if lane.messages_ready and first(lane) is None:
+            # What is over makes room first, and is read for that.
+            fetch(lane)
+            return
     for lane in reversed(queue.lanes):
         _drop_head_of(lane, queue)
         if lane.messages_ready:

@@ -248,6 +248,10 @@ class PriorityQueue(Queue):
             self._sort_in()
             is_done = self._hand_out()
         if self.rules.drops and is_done:
+            for lane in list(self._changed):
+                if lane.expiry is not None:
+                    # What is over makes room first.
+                    lane.expiry.make_ready()
             drop_head(self)
         changed = self._changed
         if is_done:

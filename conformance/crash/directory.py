@@ -107,7 +107,7 @@ class Directory:
         self.totals.power_cuts += power_cut
         window_s = 0.0 if cleanly else ack_window_s(self.record, ended_at)
         self.totals.windows_s.append(window_s)
-        self.features.ended(window_s)
+        self.features.ended(ended_at, window_s)
         return self._restart_and_judge(ended_at, window_s)
 
     def _workers(self, ending: threading.Event) -> Iterator[Worker]:

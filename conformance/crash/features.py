@@ -149,11 +149,11 @@ class Features:
         elif time.time() < parcel.sent_at + parcel.wait_s - EARLY_S:
             self.note(Kind.EARLY, f"{queue}: {parcel} expired at {time.time():.3f}")
 
-    def ended(self, window_s: float) -> None:
-        """The broker has ended; what was settled in this time before may be undone."""
-        now = time.time()
+    def ended(self, ended_at: float, window_s: float) -> None:
+        """The broker ended then (monotonic); what was settled in this time before may be undone."""
+        since = time.time() - (time.monotonic() - ended_at) - window_s
         for parcel in self.parcels.values():
-            if not parcel.is_over or (parcel.acked_at or 0.0) > now - window_s:
+            if not parcel.is_over or (parcel.acked_at or 0.0) > since:
                 parcel.ends += 1
                 parcel.may_come_back = parcel.is_over
 
@@ -226,6 +226,8 @@ class Features:
             return True
         if parcel is not None:
             parcel.is_over = True
+            # Until the broker has it, which is known to be so later.
+            parcel.acked_at = float("inf")
         channel.send("basic.ack", delivery_tag=tag)
         channel.settle(road)
         if parcel is not None:

@@ -111,5 +111,5 @@ def test_what_was_settled_just_before_the_end_may_come_back() -> None:
     for ago_s in (0.05, 5.0):
         parcel = features.send(DUE)
         parcel.is_over, parcel.acked_at = True, time.time() - ago_s
-    features.ended(0.1)
+    features.ended(time.monotonic(), 0.1)
     assert [parcel.may_come_back for parcel in features.parcels.values()] == [True, False]

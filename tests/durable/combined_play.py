@@ -111,7 +111,11 @@ def policy(machine: CombinedMachine, dice: Dice) -> None:
             definition["message-ttl"] = dice.choice([50, 500])
         machine.set_policy(DEAD, definition if dice.random() < 0.7 else {})
         return
-    machine.set_policy(WORK, some_policy(dice, machine.has_octets))
+    definition = some_policy(dice, machine.has_octets)
+    if machine.limits and definition.get("message-ttl") == 0:
+        # What is paged out before the disk lets it be delivered, expires.
+        definition["message-ttl"] = 30
+    machine.set_policy(WORK, definition)
 
 
 def some_policy(dice: Dice, has_octets: bool) -> dict[str, object]:

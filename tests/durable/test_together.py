@@ -276,3 +276,19 @@ def test_message_that_waits_takes_no_memory_while_memory_is_short() -> None:
     bodies = consumed(site, client)
     assert [body[:2] for body in bodies] == [b"%02d" % place for place in range(55)]
     assert site.broker.memory_used == 0
+
+
+def test_what_is_over_makes_room_before_anything_is_dropped() -> None:
+    """In a queue with priorities, whatever the priority of each, and after a start."""
+    site = DurableSite(now=NOW)
+    client = start(site, max_priority=number(3))
+    set_policy(site, {"message-ttl": 5000})
+    client.feed(message(b"old", 3) + message(b"old", 2))
+    wait(site, 1000)
+    client.feed(message(b"new", 0))
+    site.settle_down()
+    site = site.crash()
+    set_policy(site, {"message-ttl": 500, "max-length": 1})
+    wait(site, 1)
+    client = site.connect(channels=2)
+    assert consumed(site, client) == [b"new"]
