@@ -15,6 +15,7 @@ from broker.core.counters import Counters
 from broker.core.definitions import Definition, user_definition, vhost_definition
 from broker.core.graves import BURIED_AT_ONCE, Graves
 from broker.core.journal import Journal
+from broker.core.lines import ready_numbers
 from broker.core.message import ORIGIN, PERSISTENT, Message, size_of
 from broker.core.paging import Pager
 from broker.core.queue import Queue
@@ -155,6 +156,10 @@ class Broker:
         if self.journal is None:
             return
         self.run_deliveries()
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                if queue.keyed is not None and queue.lasting is not None:
+                    queue.lasting.note_passed(ready_numbers(queue))
         self.journal.close()
 
     def define(self, definition: Definition) -> None:

@@ -142,6 +142,13 @@ class Lasting:
         stored = self.stored
         self.returns.note({n: times + 1 for n, _, times in entries if n in stored})
 
+    def note_passed(self, numbers: Iterable[int]) -> None:
+        """Of what is ready still, others behind it were handed out: of these messages it is noted
+        that they never came back."""
+        low, high = self.recovered_to, self.delivered_to
+        passed = {each: 0 for each in numbers if low < each <= high and each not in self.returns}
+        self.returns.note({each: 0 for each in passed if each in self.stored})
+
     def note_anew(self, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` were stored anew: so is what is noted of them."""
         self.returns.note_anew(first, stop)

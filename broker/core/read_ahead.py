@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WANTED_MAX = 512
 """Messages that are read at once, ahead of others."""
-LEARNT_BYTES = 1 << 18
+LEARNT_BYTES = 1 << 19
 """Octets whose keys are learnt in one turn: some milliseconds."""
 
 

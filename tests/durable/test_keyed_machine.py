@@ -46,7 +46,7 @@ class KeysLast(RuleBasedStateMachine):
         self.ready: list[Sent] = []
         self.held: dict[int, Sent] = {}
         self.sent = 0
-        self.was_restarted = False
+        self.was_killed = False
 
     @initialize(kind=st.sampled_from(sorted(ARGUMENTS)))
     def begin(self, kind: str) -> None:
@@ -123,7 +123,7 @@ class KeysLast(RuleBasedStateMachine):
             self.ready.remove(sent)
             assert item.method.message_count == len(self.ready)
             assert item.method.redelivered or not sent.was_seen
-            assert self.was_restarted or not item.method.redelivered or sent.was_seen
+            assert self.was_killed or not item.method.redelivered or sent.was_seen
             sent.was_seen = True
             if not no_ack:
                 self.held[item.method.delivery_tag] = sent
@@ -158,7 +158,7 @@ class KeysLast(RuleBasedStateMachine):
         self.site = DurableSite(log.crashed(), self.site.broker.timers.now, memory=LIMIT)
         kept = [each for each in [*self.ready, *self.held.values()] if each.lasts]
         self.ready, self.held = sorted(kept), {}
-        self.was_restarted = True
+        self.was_killed |= not cleanly
         self.connect()
 
     def teardown(self) -> None:
