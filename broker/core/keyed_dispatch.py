@@ -77,7 +77,7 @@ def _is_all_known(queue: KeyedQueue) -> bool:
 def next_waiting(queue: KeyedQueue) -> int | None:
     """The same among those that stand in line. What must be read first stands apart then."""
     index = queue.index
-    while (number := index.peek()) is not None and number < queue.learned_to:
+    while (number := index.peek()) is not None:
         entry = queue.near.get(number)
         if entry is None and queue.is_in_line(number):
             return number

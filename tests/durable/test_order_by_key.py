@@ -222,3 +222,29 @@ def test_what_cannot_be_read_holds_back_its_key_until_it_can() -> None:
     assert site.vhost.queues["q"].unacked_count == 3
     client.tell(Basic.Ack, delivery_tag=busy[1])
     assert b"busy2" in names(deliveries(client))
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+def test_what_others_passed_is_not_redelivered_after_a_clean_stop(*, cleanly: bool) -> None:
+    site = DurableSite(memory=LIMIT)
+    client = site.connect()
+    declare(client, ROOMS)
+    publish(client, "a", 2)
+    publish(client, "b", 2)
+    consume(client, 0)
+    assert names(deliveries(client)) == [b"a1", b"b1"]
+    for _ in range(2):
+        # The second start has it from what the first one wrote.
+        site = restart(site, cleanly=cleanly)
+    client = site.connect()
+    consume(client, 0)
+    found = deliveries(client)
+    assert [(body, redelivered) for body, _, redelivered in found] == [(b"a1", True), (b"b1", True)]
+    for _, tag, _ in found:
+        client.tell(Basic.Ack, delivery_tag=tag)
+    found = deliveries(client)
+    # After a kill the log knows only up to where messages were handed out.
+    assert [(body, redelivered) for body, _, redelivered in found] == [
+        (b"a2", not cleanly),
+        (b"b2", not cleanly),
+    ]
