@@ -241,14 +241,16 @@ def let_go(queue: Queue, entries: list[Entry]) -> None:
     """The queue has no use for these messages any more."""
     if queue.present is not None:
         queue.present.gone(entries)
-    if queue.out:
-        queue.out.difference_update(map(number_of, entries))
-    dying = queue.dying
-    gone = [entry for entry in entries if entry[NUMBER] in dying] if dying else []
+    dying, out = queue.dying, queue.out
+    gone: list[Entry] = []
+    if dying or out:
+        gone = [entry for entry in entries if entry[NUMBER] in dying or entry[NUMBER] in out]
     if gone:
         numbers = set(map(number_of, gone))
+        unread = [each for each in gone if each[NUMBER] in dying]
+        forget_bodies(queue, [each for each in unread if each[NUMBER] >= queue.bodies_from])
         dying -= numbers
-        forget_bodies(queue, [entry for entry in gone if entry[NUMBER] >= queue.bodies_from])
+        out -= numbers
         for store in queue.stores:
             # They must not be read again from now on.
             store.settled_now(gone)

@@ -206,14 +206,15 @@ class KeyedQueue(Queue):
 
     def leave(self, entries: list[Entry], size: int, *, is_settled: bool) -> None:
         """Entries that left the ready ones are handed out, and are counted where they are now."""
-        if self.stores:
-            entries = sorted(entries)
-            numbers = [entry[NUMBER] for entry in entries]
-            if is_settled:
-                self.out.difference_update(numbers)
-            else:
-                self.out.update(numbers)
+        if not self.stores:
+            super().leave(entries, size, is_settled=is_settled)
+            return
+        entries = sorted(entries)
+        numbers = [entry[NUMBER] for entry in entries]
+        self.out.update(numbers)
         super().leave(entries, size, is_settled=is_settled)
+        if is_settled:
+            self._has_settled(numbers)
 
     # basic.get
 
@@ -258,9 +259,18 @@ class KeyedQueue(Queue):
         if self.is_deleted:
             return
         super().settle(entries)
-        if self.out:
-            self.out.difference_update([entry[NUMBER] for entry in entries])
+        self._has_settled([entry[NUMBER] for entry in entries])
         self.release(entries)
+
+    def _has_settled(self, numbers: list[int]) -> None:
+        """These left for good, and must not be read again before the log learns of it."""
+        if not self.out:
+            return
+        if self.paged is not None:
+            for store in self.stores:
+                store.journal.end_changes()
+        if not any(store.journal.has_failed for store in self.stores):
+            self.out.difference_update(numbers)
 
     def reject(self, entries: list[Entry]) -> None:
         """These deliveries are rejected for good."""

@@ -316,6 +316,10 @@ def page_out(queue: Queue, octets: int) -> int:
             return 0
         first = queue.ready[0][NUMBER]
         queue.paged = paged = Paged(queue, first, first, 0)
+        if queue.keyed is not None:
+            # What was settled behind the first one must not be read.
+            for store in queue.stores:
+                store.journal.end_changes()
         size += queue.returned_bytes
         paged.fresh, paged.tail_bytes = queue.ready, queue.ready_bytes - size
         queue.ready, queue.ready_bytes = head, size
