@@ -45,8 +45,9 @@ class Deduplication(NamedTuple):
 def deduplication_of(
     arguments: Table, policy: Mapping[str, object], *, exchange_type: str | None = None
 ) -> Deduplication | None:
-    """What these (checked) arguments and this definition of a policy ask for; None if nothing.
-    `exchange_type` is None for a queue. Arguments come first."""
+    """What these arguments and this definition of a policy ask for; None if nothing.
+    `exchange_type` is None for a queue. Arguments come first. What is none of the values that are
+    taken today has no effect: earlier versions did not look at it."""
     if not arguments and not policy and exchange_type != DEDUPLICATION:
         return None
     found = {key: value for key in EXCHANGE_ARGUMENTS if (value := policy.get(key)) is not None}
@@ -59,20 +60,21 @@ def deduplication_of(
     if found.get(DEDUPLICATION) is not True and exchange_type != DEDUPLICATION:
         return None
     size, ttl = _whole(found.get(CACHE_SIZE)), _whole(found.get(CACHE_TTL))
+    header = found.get(HEADER)
     if size is None and (ttl is not None or exchange_type is not None):
         size = DEFAULT_SIZE
     return Deduplication(
         0 if size is None else min(size, SIZE_MAX),
         None if ttl is None else min(ttl, EXPIRY_MAX_MS),
-        _text(found.get(HEADER, HEADER)),
+        _text(header) if is_header_name(header) else HEADER,
         _text(found.get(PERSISTENCE)) != "memory",
     )
 
 
 def _whole(value: object) -> int | None:
-    if value is None:
-        return None
-    return value if isinstance(value, int) else int(_text(value))
+    if isinstance(value, int):
+        return value if value > 0 else None
+    return int(_text(value)) if is_positive_text(value) else None
 
 
 def _text(value: object) -> str:

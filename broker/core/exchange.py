@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from broker.core.deduplicating import DEDUPLICATION, check_exchange
+from broker.core.deduplicating import DEDUPLICATION
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table, encode_table, plain
 from exchanges import EXCHANGE_TYPES, ExchangeArgumentError
@@ -106,7 +106,6 @@ class Exchange:
         self.arguments: Table = arguments or {}
         # That of the one whose messages wait here, if they do.
         self.declared_type = _declared_type(type_name, self.arguments)
-        check_exchange(self.declared_type, self.arguments)
         self.routing_type = self.declared_type
         if self.declared_type == DEDUPLICATION:
             # As in the plugin: bindings have no say.

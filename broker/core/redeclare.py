@@ -115,7 +115,7 @@ def redeclare_exchange(
         return
     if mode is Redeclare.ADOPT:
         adopted = _replaced(exchange.arguments, arguments, _EXCHANGE_ADOPTED)
-        check_exchange(exchange.type, adopted)
+        check_exchange(exchange.declared_type, adopted)
         if exchange.durable:
             vhost.broker.check_can_change()
         exchange.arguments = adopted

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.arguments import check_queue_arguments
 from broker.core.consumer import Owner
+from broker.core.deduplicating import check_exchange
 from broker.core.definitions import (
     Definition,
     binding_definition,
@@ -104,6 +105,7 @@ class VHost:
             internal=internal,
             arguments=arguments,
         )
+        check_exchange(exchange.declared_type, arguments)
         self.exchanges[name] = exchange
         self.policies.apply(exchange)
         self.epoch += 1

@@ -9,8 +9,10 @@ import pytest
 from broker.core import cleaner
 from broker.core.policies import Policy
 from broker.core.records import HEAD
+from broker.core.redeclare import Redeclare
 from broker.core.remembered import read_record, record
 from broker.storage.log import LogState
+from broker.wire.table import Table
 from tests.durable.deduplicating import (
     ON,
     exchange,
@@ -21,7 +23,7 @@ from tests.durable.deduplicating import (
     taken,
 )
 from tests.durable.site import DurableSite
-from tests.protocol.client import Basic, Confirm, Exchange, Queue, Tx, text
+from tests.protocol.client import Basic, Channel, Confirm, Exchange, Queue, Tx, text
 
 Restart = Callable[[DurableSite], DurableSite]
 restarts = pytest.mark.parametrize("restart", [DurableSite.stop, DurableSite.crash])
@@ -246,6 +248,60 @@ def test_original_that_was_not_written_is_no_original() -> None:
     send(client, "t", "t", persistent=False)
     site.settle_down()
     assert site.broker.counters.messages_deduplicated == 2
+
+
+@restarts
+def test_adopted_arguments_are_checked_before_they_are_written(restart: Restart) -> None:
+    site = DurableSite()
+    site.broker.redeclare = {"/": Redeclare.ADOPT}
+    client = site.connect()
+    kind: Table = {"x-delayed-type": text("x-message-deduplication")}
+    answers = []
+    for more in ({"x-cache-size": number(5)}, {}):
+        client.tell(
+            Exchange.Declare,
+            exchange="d",
+            exchange_type="x-delayed-message",
+            durable=True,
+            arguments={**kind, **more},
+        )
+        answers += settle(site, client)
+    assert [item.kind for item in answers] == [Exchange.DeclareOk, Channel.Close]
+    assert "x-cache-size" in restart(site).vhost.exchanges["d"].arguments
+
+
+BEFORE_IT_WAS_KNOWN: list[Table] = [
+    {"x-message-deduplication": text("true")},
+    {**ON, "x-cache-size": text("ten")},
+    {**ON, "x-cache-size": number(-1), "x-cache-ttl": number(-1)},
+    {**ON, "x-deduplication-header": number(5), "x-cache-persistence": number(5)},
+]
+
+
+@pytest.mark.parametrize("arguments", BEFORE_IT_WAS_KNOWN)
+def test_log_with_arguments_that_had_no_effect_is_read(
+    arguments: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = DurableSite()
+    client = site.connect()
+    with monkeypatch.context() as before:
+        before.setattr("broker.core.vhost.check_exchange", lambda *_: None)
+        before.setattr("broker.core.arguments.QUEUE_ARGUMENTS", {})
+        client.tell(
+            Exchange.Declare,
+            exchange="x",
+            exchange_type="fanout",
+            durable=True,
+            arguments=arguments,
+        )
+        site.settle_down()
+        client.tell(Queue.Declare, queue="q", durable=True, arguments=arguments)
+        site.settle_down()
+    site = site.crash()
+    client = site.connect()
+    client.tell(Queue.Bind, queue="q", exchange="x")
+    send(client, "a", "b")
+    assert taken(site) == ["a0", "b1"]
 
 
 # The log
