@@ -42,6 +42,8 @@ class Item:
     due: int = 0
     # When its wait is over: it must be between these two, which are the same once it is known.
     until: tuple[int, int] = (0, 0)
+    # The turn in which it was over.
+    back_in: int | None = None
     returns: int = 0
     # Whether one more may be counted than came back, since who has seen what is not known exactly.
     is_counted_more: bool = False
@@ -318,6 +320,7 @@ class Model:
         for queue in LETTERS:
             for item in self.of(queue, State.WAITING):
                 if item.until[1] <= self.now:
+                    item.back_in = self.turn
                     self._come_back(item)
 
     def is_due(self, item: Item) -> bool:

@@ -146,7 +146,9 @@ class CombinedObserver:
         for other in model.of(queue, State.READY):
             if other is item or model.is_due(other):
                 continue
-            is_before = other.goes_before(item, model.ranks(queue))
+            # Who still waited may have been passed a moment ago.
+            was_there = other.back_in != turn
+            is_before = was_there and other.goes_before(item, model.ranks(queue))
             if is_before and other.place[0] == turn:
                 # It came in this turn, too, perhaps later.
                 mine, its = item.place[1], other.place[1]
