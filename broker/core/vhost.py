@@ -87,24 +87,16 @@ class VHost:
         `type_name` has passed `check_type`.
         """
         arguments = arguments or {}
+        flags = {"durable": durable, "auto_delete": auto_delete, "internal": internal}
         existing = self.exchanges.get(name)
         if existing is not None:
-            flags = {"durable": durable, "auto_delete": auto_delete, "internal": internal}
             redeclare_exchange(self, existing, {"type": type_name, **flags}, arguments)
             if existing.durable and self.broker.has_failed:
                 self.broker.check_is_kept(exchange_definition(existing))
             return existing
         if durable:
             self.broker.check_can_change()
-        exchange = Exchange(
-            self.name,
-            name,
-            type_name,
-            durable=durable,
-            auto_delete=auto_delete,
-            internal=internal,
-            arguments=arguments,
-        )
+        exchange = Exchange(self.name, name, type_name, **flags, arguments=arguments)
         check_exchange(exchange.declared_type, arguments)
         self.exchanges[name] = exchange
         self.policies.apply(exchange)
