@@ -168,12 +168,16 @@ class KeyedQueue(Queue):
         self.read_ahead.run()
         self._count()
 
-    def is_in_line(self, number: int) -> bool:
-        """Whether it is in memory, in a line."""
-        assert isinstance(self.ready, Sparse)
-        if number in self.ready:
-            return True
-        return self.paged is not None and (number in self.paged.tail or number in self.paged.fresh)
+    def find(self, number: int) -> Entry | None:
+        """The ready message with this number, if it is in memory; perhaps without its content."""
+        entry = self.near.get(number)
+        lines = [self.ready]
+        if self.paged is not None:
+            lines += self.paged.tail, self.paged.fresh
+        for line in lines:
+            assert isinstance(line, Sparse)
+            entry = entry or line.get(number)
+        return entry
 
     def is_stored(self, number: int) -> bool:
         """Whether it is ready, and in a log alone, or being read."""
@@ -357,7 +361,7 @@ class KeyedQueue(Queue):
         self._extra = extra
 
     def _is_there(self, number: int) -> bool:
-        return number in self.near or self.is_in_line(number) or self.is_stored(number)
+        return self.find(number) is not None or self.is_stored(number)
 
     # The first ones, whatever their keys
 

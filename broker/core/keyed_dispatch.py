@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.consumer import Consumer, Line
 from broker.core.least_loaded import LeastLoadedLine
-from broker.core.message import NUMBER, RETURNS, Entry, entries_size, entry_size
+from broker.core.message import MESSAGE, NUMBER, ORIGIN, RETURNS, Entry, entries_size, entry_size
 from broker.core.reading import is_bare
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ ALL = sys.maxsize
 """More than the number of any message."""
 DEALT_MAX = 64
 """Consumers that are looked at for one message."""
-LINE_AHEAD = 32
-"""Messages of one key that are read together: the next one, and those behind it."""
 
 
 def hand_out(queue: KeyedQueue) -> bool:
@@ -78,19 +76,25 @@ def next_waiting(queue: KeyedQueue) -> int | None:
     """The same among those that stand in line. What must be read first stands apart then."""
     index = queue.index
     while (number := index.peek()) is not None:
-        entry = queue.near.get(number)
-        if entry is None and queue.is_in_line(number):
-            return number
+        entry = queue.find(number)
         if entry is not None and not is_bare(entry):
-            return number
+            # Those that die before it may have to be read.
+            return None if queue.rules.message_ttl and _is_late(queue, entry) else number
         if entry is None and not queue.is_stored(number):
             index.skip()
             continue
         if queue.read_ahead.is_full:
             return None
-        queue.read_ahead.want(index.ahead(LINE_AHEAD))
+        queue.read_ahead.want(index)
         index.set_apart()
     return None
+
+
+def _is_late(queue: KeyedQueue, entry: Entry) -> bool:
+    """Whether a message has expired under the TTL of the queue."""
+    assert queue.expiry is not None
+    deadline = queue.expiry.deadline(entry[MESSAGE][ORIGIN])
+    return deadline is not None and deadline <= queue.broker.timers.now
 
 
 def _take(queue: KeyedQueue, limit: int, octets: int, *, keeps: bool) -> list[Entry]:

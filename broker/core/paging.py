@@ -93,6 +93,15 @@ class Paged:
     def __len__(self) -> int:
         return self.count + len(self.tail) + len(self.fresh)
 
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing of it has to be read: neither messages nor, since the start, the keys of
+        those that wait for a retry."""
+        queue = self.queue
+        if self.count or queue.keyed is None or queue.retries is None:
+            return not self.count
+        return not queue.retries.unread_count
+
     def add(self, entries: Iterable[Entry], size: int) -> None:
         """New messages, behind all others."""
         self.fresh.extend(entries)
@@ -154,7 +163,7 @@ class Paged:
         tail = self.tail
         first = tail[0][NUMBER]
         end = self._durable_stop(first, min(tail[-1][NUMBER] + 1, first + DROP_MAX))
-        if not self.count:
+        if self.is_read:
             # What is before is in memory, or gone.
             self.first = self.stop = first
         dropped, size = take_head(tail, octets, end - first)

@@ -3,7 +3,6 @@ are next before others in front of them, and after a start the keys of all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,17 +17,22 @@ from broker.core.reading import (
     fetch,
     filled,
     is_bare,
+    octets_at_once,
     spans_of,
     where,
     without_gone,
 )
 
 if TYPE_CHECKING:
+    from broker.core.groups import Groups
     from broker.core.keyed import KeyedQueue
     from broker.core.paging import Paged
+    from broker.core.shares import SharedGroups, Shares
 
 WANTED_MAX = 512
 """Messages that are read at once, ahead of others."""
+LINE_AHEAD = 32
+"""Messages of one key that are read together: the next one, and those behind it."""
 LEARNT_BYTES = 1 << 19
 """Octets whose keys are learnt in one turn: some milliseconds."""
 
@@ -36,7 +40,7 @@ LEARNT_BYTES = 1 << 19
 class ReadAhead:
     """What of one queue is being read."""
 
-    __slots__ = ("_is_learning", "_queue", "_reads", "numbers", "wanted")
+    __slots__ = ("_is_learning", "_octets", "_queue", "_reads", "numbers", "wanted")
 
     def __init__(self, queue: KeyedQueue) -> None:
         self._queue = queue
@@ -44,6 +48,8 @@ class ReadAhead:
         self.wanted: list[int] = []
         # Those that are being read: ready, in memory, without their contents.
         self.numbers: set[int] = set()
+        # Octets of the records that are being read.
+        self._octets = 0
         # Changes when nobody wants them any more.
         self._reads = 0
         self._is_learning = False
@@ -51,7 +57,8 @@ class ReadAhead:
     @property
     def is_full(self) -> bool:
         """Whether no more can be wanted now."""
-        return len(self.wanted) + len(self.numbers) >= WANTED_MAX
+        count = len(self.wanted) + len(self.numbers)
+        return count >= WANTED_MAX or self._octets >= octets_at_once(self._queue)
 
     @property
     def is_busy(self) -> bool:
@@ -60,9 +67,11 @@ class ReadAhead:
         is_fetching = paged is not None and paged.is_reading
         return is_fetching or self._is_learning or bool(self.numbers or self.wanted)
 
-    def want(self, numbers: Iterable[int]) -> None:
-        """The first one of these would be next, and has to be read; the others soon."""
-        self.wanted += numbers
+    def want(self, index: Groups | Shares | SharedGroups) -> None:
+        """The next message has to be read; those behind it in its line soon."""
+        queue = self._queue
+        has_room = queue.returned_bytes < queue.broker.pager.ahead_bytes
+        self.wanted += index.ahead(LINE_AHEAD if has_room else 1)
 
     def rejoin(self) -> None:
         """What was wanted may be there now; if not, it will be wanted again."""
@@ -73,6 +82,7 @@ class ReadAhead:
         """The queue is empty, or gone."""
         self.wanted.clear()
         self.numbers.clear()
+        self._octets = 0
         self._reads += 1
 
     def run(self, *, is_asked: bool = False) -> None:
@@ -98,28 +108,36 @@ class ReadAhead:
 
     def _read(self, wanted: list[int]) -> None:
         queue = self._queue
-        by_store: dict[Lasting, list[Piece]] = {}
-        for number in sorted(wanted):
-            near = queue.near.get(number)
-            if (near is not None and not is_bare(near)) or number in self.numbers:
+        by_store: dict[Lasting, dict[tuple[int, int], Piece]] = {}
+        for number in wanted:
+            if self.is_full:
+                # The others will be wanted again.
+                break
+            if number in self.numbers:
                 continue
-            if near is None and not queue.is_stored(number):
+            near = queue.near.get(number)
+            if not (queue.is_stored(number) if near is None else is_bare(near)):
                 continue
             found = where(queue, number)
             assert found is not None, "a message without its content is in a log"
             store, run = found
             entry = near or self._take(store, number)
             self.numbers.add(number)
-            pieces = by_store.setdefault(store, [])
-            if not pieces or (run.position, run.offset) != pieces[-1][0][2:4]:
-                pieces.append((run.part(run.first - run.skipped, run.stop), []))
-            pieces[-1][1].append(entry)
+            pieces = by_store.setdefault(store, {})
+            place = run.position, run.offset
+            if place not in pieces:
+                pieces[place] = run.part(run.first - run.skipped, run.stop), []
+                self._octets += run.size
+            pieces[place][1].append(entry)
             queue.near.pop(number, None)
             queue.reading.append(entry)
         for store, pieces in by_store.items():
-            self._ask(store, pieces)
+            self._ask(store, [pieces[place] for place in sorted(pieces)])
         if not by_store:
             self.rejoin()
+            if self.numbers.isdisjoint(wanted):
+                # They are there, or gone.
+                queue.touch()
 
     def _take(self, store: Lasting, number: int) -> Entry:
         """Takes a message from among those in a log alone; it counts like one that came back."""
@@ -143,13 +161,12 @@ class ReadAhead:
         journal.log.read(locations, partial(self._read_in, store, pieces, self._reads))
 
     def _ask_again(self, store: Lasting, pieces: list[Piece], reads: int, is_durable: bool) -> None:
-        if reads != self._reads:
-            return
-        if is_durable:
-            self._ask(store, pieces)
-        else:
-            self._give_back(*[_entries(pieces)] * 2)
-            self._queue.tell(is_there=False)
+        if reads == self._reads:
+            if is_durable:
+                self._ask(store, pieces)
+                return
+            self._give_back(pieces, _entries(pieces))
+        self._queue.tell(is_there=is_durable)
 
     def _read_in(
         self, store: Lasting, pieces: list[Piece], reads: int, octets: list[bytes] | None
@@ -163,18 +180,19 @@ class ReadAhead:
             for piece in pieces:
                 self._ask(store, [piece])
             return
-        entries = _entries(pieces)
         if octets is None:
-            self._give_back(entries, entries)
+            self._give_back(pieces, _entries(pieces))
         else:
-            self._give_back(entries, [e for each in map(filled, pieces, octets) for e in each])
+            self._give_back(pieces, [e for each in map(filled, pieces, octets) for e in each])
             queue.touch()
         queue.tell(is_there=octets is not None)
         store.journal.on_progress()
 
-    def _give_back(self, before: list[Entry], entries: list[Entry]) -> None:
+    def _give_back(self, pieces: list[Piece], entries: list[Entry]) -> None:
         """They are near from now on, with their contents or as they were."""
         queue = self._queue
+        before = _entries(pieces)
+        self._octets -= sum([run.size for run, _ in pieces])
         numbers = {entry[NUMBER] for entry in before}
         self.numbers -= numbers
         queue.reading = [entry for entry in queue.reading if entry[NUMBER] not in numbers]
@@ -183,7 +201,7 @@ class ReadAhead:
         queue.returned_bytes -= size
         queue.broker.memory_used -= size
         alive = entries
-        if queue.expiry is not None and entries is not before:
+        if queue.expiry is not None and not any(map(is_bare, entries)):
             alive = queue.expiry.bury_expired(entries)
             queue.expiry.returned(alive)
         if queue.rules.max_length_bytes is not None:
@@ -227,6 +245,7 @@ class ReadAhead:
         self._is_learning = False
         if is_durable:
             self._queue.touch()
+        self._queue.tell(is_there=is_durable)
 
     def _learnt(
         self, paged: Paged, store: Lasting, spans: list[Span], octets: list[bytes] | None
@@ -240,19 +259,12 @@ class ReadAhead:
                     messages = put.messages(some)[run.skipped : run.skipped + run.total]
                     read = without_gone(queue, store.entries(run.first, messages))
                     entries = [entry for entry in read if entry[NUMBER] >= queue.learned_to]
-                    queue.learn(self._without_waiting(entries), run.stop)
+                    if queue.retries is not None:
+                        entries = queue.retries.without_waiting(entries)
+                    queue.learn(entries, run.stop)
             queue.touch()
         queue.tell(is_there=octets is not None)
         store.journal.on_progress()
-
-    def _without_waiting(self, entries: list[Entry]) -> list[Entry]:
-        """Those that wait for their retry have left the line."""
-        queue = self._queue
-        if queue.retries is None:
-            return entries
-        left = queue.retries.without_waiting(entries)
-        queue.out.update({entry[NUMBER] for entry in entries} - {entry[NUMBER] for entry in left})
-        return left
 
 
 def _entries(pieces: list[Piece]) -> list[Entry]:

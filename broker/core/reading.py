@@ -53,10 +53,10 @@ def fetch(queue: Queue, octets: int = 0) -> None:
     paged = queue.paged
     if paged is None or paged.is_reading:
         return
-    if not paged.count:
+    if paged.is_read:
         _page_in(queue, paged, [], 0)
         return
-    store, runs = paged.next_runs(octets or _octets_at_once(queue))
+    store, runs = paged.next_runs(octets or octets_at_once(queue))
     journal = store.journal
     paged.is_reading = True
     if runs[0].position > journal.durable:
@@ -79,7 +79,8 @@ def fetch(queue: Queue, octets: int = 0) -> None:
     journal.log.read([location for location, _ in spans], done, some=True)
 
 
-def _octets_at_once(queue: Queue) -> int:
+def octets_at_once(queue: Queue) -> int:
+    """Octets that are read at once for this queue."""
     pager = queue.broker.pager
     return min(FETCH_BYTES, max(2 * pager.head_bytes, pager.ahead_bytes))
 
@@ -155,7 +156,7 @@ def _page_in(queue: Queue, paged: Paged, entries: list[Entry], size: int) -> Non
     queue.ready.extend(entries)
     queue.ready_bytes += size
     queue.broker.memory_used += size
-    if not paged.count:
+    if paged.is_read:
         queue.ready.extend(paged.tail)
         queue.ready.extend(paged.fresh)
         queue.ready_bytes += paged.tail_bytes
@@ -176,17 +177,12 @@ def is_bare(entry: Entry) -> bool:
 def keep(queue: Queue, entries: Sequence[Entry]) -> Sequence[Entry]:
     """What is remembered of messages that were handed out and are not settled: all of it, or while
     memory is short only which they are, as far as they can be read again."""
-    if queue.broker.memory_used <= queue.broker.pager.mark or not _is_stored(queue):
+    if queue.broker.memory_used <= queue.broker.pager.mark:
         return entries
-    if queue.rules.max_length_bytes is not None:
-        # How long they are must be known if they come back.
+    # If they are limited it must be known how long they are, when they come back.
+    if queue.rules.max_length_bytes is not None or not any(lane.stores for lane in queue.lanes):
         return entries
     return lightened(queue, entries)
-
-
-def _is_stored(queue: Queue) -> bool:
-    """Whether a log has, or may have, messages of the queue."""
-    return any(lane.stores for lane in queue.lanes)
 
 
 def lightened(queue: Queue, entries: Sequence[Entry]) -> list[Entry]:
@@ -228,7 +224,7 @@ Piece = tuple[Run, list[Entry]]
 def read_returned(queue: Queue, octets_max: int = 0) -> None:
     """Reads the first messages that came back bare. They are out of the queue's reach until they
     are there, and it stands still."""
-    store, pieces = _first_bare(queue, octets_max or _octets_at_once(queue))
+    store, pieces = _first_bare(queue, octets_max or octets_at_once(queue))
     journal = store.journal
     reading = queue.reading = [entry for _, entries in pieces for entry in entries]
     first = pieces[0][0]

@@ -29,13 +29,15 @@ JITTER_SHARE = 10
 class Retries:
     """The messages of one queue that wait."""
 
-    __slots__ = ("_deadlines", "_waiting", "due", "queue")
+    __slots__ = ("_deadlines", "_waiting", "due", "queue", "unread_count")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.due: int | None = None
         self._waiting: dict[int, Entry] = {}
         self._deadlines = Deadlines()
+        # Those of which nothing was read since the start.
+        self.unread_count = 0
 
     @property
     def numbers(self) -> list[int]:
@@ -88,6 +90,7 @@ class Retries:
         for entry in entries:
             self._waiting[entry[NUMBER]] = entry
             self._deadlines.add(untils[entry[NUMBER]], entry[NUMBER], now)
+            self.unread_count += entry[MESSAGE] is BARE
         octets = entries_size(entries) + DEADLINE_BYTES * len(entries)
         self.queue.broker.memory_used += octets
         self.queue.broker.timers.set(self, self._deadlines.next)
@@ -129,6 +132,7 @@ class Retries:
     def _let_go(self, entries: list[Entry]) -> None:
         octets = entries_size(entries) + DEADLINE_BYTES * len(entries)
         self.queue.broker.memory_used -= octets
+        self.unread_count -= sum([entry[MESSAGE] is BARE for entry in entries])
 
     def take(self, number: int) -> Entry | None:
         """Takes the message with this number, if it waits: nobody is to have it."""
@@ -165,6 +169,9 @@ class Retries:
             self.queue.broker.memory_used += entry_size(entry) - entry_size(waiting)
             if self.queue.keyed is not None:
                 self.queue.keyed.index.withhold(whole)
+            # Those before it may be paged out once more.
+            self.queue.out.add(entry[NUMBER])
+            self.unread_count -= waiting[MESSAGE] is BARE
             self._waiting[entry[NUMBER]] = entry
         return others
 

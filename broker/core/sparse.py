@@ -42,6 +42,10 @@ class Sparse:
         """Whether the one with this number is here."""
         return number in self._entries
 
+    def get(self, number: int) -> Entry | None:
+        """The one with this number, if it is here."""
+        return self._entries.get(number)
+
     def append(self, entry: Entry) -> None:
         """Adds one behind all others."""
         self._entries[entry[NUMBER]] = entry
