@@ -60,6 +60,11 @@ class Item:
         known = (self.name, self.queue, self.state.value, self.place, self.deaths, self.fate)
         return f"{known}, published {self.published}, ttl {self.ttl}, until {self.until}"
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is known when it came, as far as it matters."""
+        return self.published is not None or self.earliest is None
+
     def goes_before(self, other: Item, ranks: bool) -> bool:
         """Whether it must be delivered before another one of its queue."""
         if ranks and self.priority != other.priority:
@@ -255,11 +260,10 @@ class Model:
         if rules.delays(failed):
             delay = rules.delay(item.returns)
             item.state = State.WAITING
-            is_known = item.published is not None or item.earliest is None
             end = self.deadline(item)
             low, high = self.now + delay, self.now + delay + delay // 10
             # It does not outlive its time.
-            if not is_known:
+            if not item.is_timed:
                 item.until = self.now, high
             elif end is not None:
                 item.until = min(low, end), min(high, end)
@@ -271,7 +275,7 @@ class Model:
     def _come_back(self, item: Item) -> None:
         deadline = self.deadline(item)
         item.state = State.READY
-        if deadline is not None and deadline <= self.now:
+        if item.is_timed and deadline is not None and deadline <= self.now:
             self.die(item, "expired")
 
     def die(self, item: Item, reason: str) -> None:
