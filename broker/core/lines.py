@@ -123,7 +123,8 @@ def ready_numbers(queue: Queue) -> Iterator[int]:
     paged = queue.paged
     if paged is not None:
         for store in queue.stores:
-            yield from store.stored.numbers(paged.first, paged.stop)
+            stored = store.stored.numbers(paged.first, paged.stop)
+            yield from (number for number in stored if number not in queue.out)
         for line in (paged.tail, paged.fresh):
             for entry in line:
                 yield entry[NUMBER]

@@ -167,3 +167,24 @@ def test_what_was_settled_after_the_disk_failed_does_not_come_back(arguments: Ta
         for item in taken:
             client.tell(Basic.Ack, delivery_tag=item.method.delivery_tag)
     assert len(seen) == len(set(seen)) == 150
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_unacknowledged_when_the_log_is_closed_was_not_passed_by_others(
+    arguments: Table,
+) -> None:
+    site = DurableSite(memory=MEMORY)
+    client = site.connect()
+    declare(client, arguments)
+    publish_backlog(client, [f"b{place % 7}" if place >= 20 else "a" for place in range(150)])
+    consume(client, 6)
+    site.settle_down()
+    seen = set(bodies(client))
+    site.broker.close_journal()
+    site = DurableSite(site.log.crashed(), memory=MEMORY)
+    client = site.connect()
+    client.consume(no_ack=True)
+    site.settle_down()
+    marked = {item.body[:4] for item in deliveries(client) if item.method.redelivered}
+    assert len(seen) == 6
+    assert marked == seen
