@@ -83,7 +83,7 @@ class Lasting:
         so in the log, if it does not yet."""
         if self.reserved_to >= number + AHEAD // 2 or self.journal.has_failed:
             return
-        self.reserved_to = reserved_to = number + AHEAD
+        self.reserved_to = reserved_to = max(number + AHEAD, self.delivered_to)
         self.reserved_at = self.journal.position
         self.journal.mark_delivered(self)
 
@@ -145,9 +145,9 @@ class Lasting:
     def note_passed(self, numbers: Iterable[int]) -> None:
         """Of what is ready still, others behind it were handed out: of these messages it is noted
         that they never came back."""
-        low, high = self.recovered_to, self.delivered_to
-        passed = {each: 0 for each in numbers if low < each <= high and each not in self.returns}
-        self.returns.note({each: 0 for each in passed if each in self.stored})
+        low, high, returns = self.recovered_to, self.delivered_to, self.returns
+        passed = [each for each in numbers if returns.get(each, int(not low < each <= high)) == 0]
+        returns.note({each: 0 for each in passed if each in self.stored})
 
     def note_anew(self, first: int, stop: int) -> None:
         """Messages `first` to `stop - 1` were stored anew: so is what is noted of them."""
@@ -161,6 +161,9 @@ class Lasting:
         self.recovered_to = self.delivered_to
         self.returns.keep(self.stored)
         self.held.keep(self.stored)
+        if 0 in self.returns.values():
+            # Nothing is handed out before the log has another batch: it ends what was noted.
+            self.reserved_to = 0
 
     def entries(self, first: int, messages: Sequence[Message]) -> list[Entry]:
         """Entries for messages `first` and up that were read again, without those that are settled.

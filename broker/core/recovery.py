@@ -42,6 +42,8 @@ class Recovery:
         self._queues: dict[int, Lasting] = {}
         self._definitions: dict[Hashable, tuple[Kind, bytes, Position]] = {}
         self._position = log.first
+        # Messages of which the last batch so far says that others passed them.
+        self._passed: list[tuple[Lasting, int]] = []
         # Messages that were stored anew, in ascending order, and are not in their places yet.
         self._anew: dict[Lasting, list[Run]] = {}
         # The highest id of a queue in the log.
@@ -68,6 +70,11 @@ class Recovery:
 
     def _read_batch(self, position: Position, batch: bytes) -> None:
         self._position, self._batch = position, batch
+        # It was so at a stop; what came after it may have been handed out without a word.
+        for queue, number in self._passed:
+            if not queue.returns[number]:
+                del queue.returns[number]
+        self._passed.clear()
         self._batches.grow(len(batch))
         for kind, at, end in records.each(batch):
             read = self._read.get(kind)
@@ -126,7 +133,10 @@ class Recovery:
 
     def _read_returned(self, at: int, end: int) -> None:
         for queue_id, number, times in records.read_returned(self._batch, at):
-            self._queue(queue_id).returns[number] = times
+            queue = self._queue(queue_id)
+            queue.returns[number] = times
+            if not times:
+                self._passed.append((queue, number))
 
     def _read_held(self, at: int, end: int) -> None:
         for queue_id, number, until in records.read_held(self._batch, at):

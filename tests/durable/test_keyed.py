@@ -188,3 +188,30 @@ def test_what_is_unacknowledged_when_the_log_is_closed_was_not_passed_by_others(
     marked = {item.body[:4] for item in deliveries(client) if item.method.redelivered}
     assert len(seen) == 6
     assert marked == seen
+
+
+@pytest.mark.usefixtures("small")
+def test_what_was_passed_before_a_stop_is_redelivered_after_it_was_seen_and_the_broker_killed(
+    arguments: Table,
+) -> None:
+    site = DurableSite()
+    client = site.connect()
+    declare(client, arguments)
+    publish_backlog(client, ["a"] * 5 + ["b"])
+    consume(client, 2)
+    site.settle_down()
+    assert b"0005" in bodies(client)
+    site = site.stop()
+    client = site.connect()
+    client.tell(Basic.Get, queue="q", no_ack=True)
+    site.settle_down()
+    consume(client, 2)
+    site.settle_down()
+    marks = {item.body[:4]: item.method.redelivered for item in deliveries(client)}
+    assert marks == {b"0001": False, b"0005": True}
+    site = site.crash()
+    client = site.connect()
+    client.consume(no_ack=True)
+    site.settle_down()
+    unmarked = {item.body[:4] for item in deliveries(client) if not item.method.redelivered}
+    assert unmarked.isdisjoint(marks)
