@@ -333,9 +333,9 @@ class Broker:
             while self.touched:
                 self.touched.popleft().deliver()
 
-    def enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> bool:
+    def enqueue(self, queues: Sequence[Queue], messages: list[Message]) -> bool | None:
         """Adds messages of one origin to the end of these queues, and writes them down where they
-        last. False if they should last and will not, since the log has failed."""
+        last. None if nowhere; False if they should last and will not, since the log has failed."""
         size = size_of(messages)
         for queue in queues:
             queue.publish(messages, size)
@@ -343,19 +343,22 @@ class Broker:
             for queue in queues:
                 if queue.present is not None:
                     queue.present.arrive(messages)
-        self.counters.messages_routed += len(messages) * len(queues)
-        if not messages[0][ORIGIN][PERSISTENT] or self.journal is None:
-            return True
         count = len(messages)
+        self.counters.messages_routed += count * len(queues)
+        journal = self.journal
+        if journal is None or not messages[0][ORIGIN][PERSISTENT]:
+            return None
         lasting = [queue for queue in queues if queue.lasting is not None]
-        if lasting and not self.journal.has_failed:
-            if self.has_priorities and priorities.are_there(lasting):
-                priorities.put(self.journal, lasting, messages)
-                return True
+        if not lasting:
+            return None
+        if journal.has_failed:
+            return False
+        if self.has_priorities and priorities.are_there(lasting):
+            priorities.put(journal, lasting, messages)
+        else:
             stores = [queue.lasting for queue in lasting if queue.lasting is not None]
-            firsts = [queue.next_number - count for queue in lasting]
-            self.journal.put(stores, firsts, messages)
-        return not lasting or not self.journal.has_failed
+            journal.put(stores, [queue.next_number - count for queue in lasting], messages)
+        return True
 
     # Memory
 

@@ -98,9 +98,15 @@ def content_for(message: Message, channel: int, frame_max: int) -> bytes:
     """The content frames of a message for a channel number and a frame size."""
     if message[FRAMING] == framing(channel, frame_max):
         return message[CONTENT]
-    if message[FRAMING] & BLIND:
-        message = without_blind_copies(message)
-    return frames.reframe(message[CONTENT], message[HEADER_SIZE], channel, frame_max)
+    return reframed(message, channel, frame_max)
+
+
+def reframed(message: Message, channel: int, frame_max: int) -> bytes:
+    """The same where they are known to differ from what was published."""
+    content, header_size, _, framed = message
+    if framed & BLIND:
+        content, header_size, *_ = without_blind_copies(message)
+    return frames.reframe(content, header_size, channel, frame_max)
 
 
 def with_blind_copies(message: Message, header: bytes) -> Message:

@@ -26,7 +26,6 @@ from typing import NamedTuple, TypeAlias
 from broker.core.message import (
     MESSAGE_OVERHEAD,
     ORIGIN,
-    PERSISTENT,
     PUBLISHED,
     TTL,
     Message,
@@ -159,18 +158,22 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
 
 def _times(messages: Sequence[Message]) -> tuple[int, bytes]:
     """What stands beside the framing, and when these messages were published and expire."""
-    origin, octets = messages[0][ORIGIN], b""
-    flags = 0 if origin[PERSISTENT] else _TRANSIENT
-    if origin[PUBLISHED] is not None:
+    origin = messages[0][ORIGIN]
+    *_, is_persistent, published, ttl = origin
+    flags = 0 if is_persistent else _TRANSIENT
+    if published is None and ttl is None:
+        return flags, b""
+    octets = b""
+    if published is not None:
         flags |= _TIMED
-        octets += _TIME.pack(origin[PUBLISHED])
-    if origin[TTL] is not None:
+        octets += _TIME.pack(published)
+    if ttl is not None:
         flags |= _EXPIRING
         if any(message[ORIGIN] is not origin for message in messages):
             flags |= _EACH
             octets += column("Q", [message[ORIGIN][TTL] or 0 for message in messages])
         else:
-            octets += _TIME.pack(origin[TTL])
+            octets += _TIME.pack(ttl)
     return flags, octets
 
 

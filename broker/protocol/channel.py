@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.consumer import BATCH_MAX, Consumer
-from broker.core.message import ORIGIN, Entry, Message, content_for, counted, framing
+from broker.core.message import ORIGIN, Entry, Message, content_for, counted, framing, reframed
 from broker.core.queue import Queue
 from broker.core.reading import keep
 from broker.errors import storage_failed
@@ -129,7 +129,7 @@ class Channel:
                 tail = origin[2]
                 head = heads.get(len(tail)) or self._make_head(consumer, len(tail))
             if framed != own_framing:
-                content = content_for(message, self.number, self.connection.frame_max)
+                content = reframed(message, self.number, self.connection.frame_max)
             if returns:
                 if consumer.queue.rules.counts_deliveries:
                     again = counted(message, returns)

@@ -16,8 +16,6 @@ from broker.core.expiring import can_join
 from broker.core.history import History
 from broker.core.limits import MAXLEN, has_room, is_full
 from broker.core.message import (
-    ORIGIN,
-    PERSISTENT,
     PUBLISHED,
     TTL,
     Message,
@@ -290,14 +288,14 @@ def _append(channel: Channel, queues: list[Queue], messages: list[Message]) -> N
         # As one by one: what came before takes its part of that room first.
         broker.run_deliveries()
     is_written = broker.enqueue(queues, messages)
-    journal = broker.journal
-    if journal is None or not messages[0][ORIGIN][PERSISTENT]:
+    if is_written is None:
         return
-    if any(queue.lasting is not None for queue in queues):
-        if not is_written and not channel.is_confirming:
-            raise storage_failed(journal.log.reason, 0)
-        # Confirms wait for it.
-        channel.written_to = journal.position
+    journal = broker.journal
+    assert journal is not None
+    if not is_written and not channel.is_confirming:
+        raise storage_failed(journal.log.reason, 0)
+    # Confirms wait for it.
+    channel.written_to = journal.position
 
 
 def _share_room(queues: list[Queue]) -> bool:
