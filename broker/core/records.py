@@ -158,12 +158,8 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
 
 def _times(messages: Sequence[Message]) -> tuple[int, bytes]:
     """What stands beside the framing, and when these messages were published and expire."""
-    origin = messages[0][ORIGIN]
-    *_, is_persistent, published, ttl = origin
-    flags = 0 if is_persistent else _TRANSIENT
-    if published is None and ttl is None:
-        return flags, b""
-    octets = b""
+    *_, is_persistent, published, ttl = origin = messages[0][ORIGIN]
+    flags, octets = 0 if is_persistent else _TRANSIENT, b""
     if published is not None:
         flags |= _TIMED
         octets += _TIME.pack(published)
