@@ -110,7 +110,7 @@ class Queue:
         self.dying: set[int] = set()
         self.duplicates: Duplicates | None = None
         self.present: Present | None = None
-        # Numbers of stored messages that left its lines, and may be among those in a log alone.
+        # Numbers that no line and yet the log's index has: unacked, near, waiting, dying ones.
         self.out: set[int] = set()
         # Of bodies, where they are limited; in a log alone they count from this number on.
         self.body_bytes = self.bodies_from = 0
