@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from broker import cli
-from broker.core.arguments import QUEUE_ARGUMENTS, WITHOUT_EFFECT
+from broker.core.arguments import QUEUE_ARGUMENTS
 from broker.server.settings import Settings
 from tests.conftest import RunningBroker, environment
 
@@ -90,12 +90,9 @@ def test_every_setting_is_documented() -> None:
     assert absent(Settings.model_fields, (DOCS / "configuration.md").read_text()) == []
 
 
-def test_every_queue_argument_is_documented_and_so_is_what_has_no_effect_yet() -> None:
+def test_every_queue_argument_is_documented() -> None:
     page = (DOCS / "compatibility.md").read_text(encoding="utf-8")
     assert absent(QUEUE_ARGUMENTS, page) == []
-    assert (
-        set(re.findall(r"^\| `(x-[\w-]+)` \| none yet \|$", page, re.MULTILINE)) == WITHOUT_EFFECT
-    )
 
 
 def test_every_metric_of_a_running_broker_is_documented(broker: RunningBroker) -> None:

@@ -245,9 +245,6 @@ COMPARED_ARGUMENTS = (
 )
 """Those that a redeclaration compares, in order. RabbitMQ lets the consumer timeout differ."""
 
-WITHOUT_EFFECT: frozenset[str] = frozenset()
-"""Arguments that programs may expect to do something, and that do nothing yet."""
-
 
 def check_queue_arguments(arguments: Table, name: str, vhost: str) -> None:
     """Raises PRECONDITION_FAILED for the first argument with a bad type or value."""

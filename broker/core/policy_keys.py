@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from broker.core.arguments import TIMEOUT_ACTIONS, WITHOUT_EFFECT, is_max_age
+from broker.core.arguments import TIMEOUT_ACTIONS, is_max_age
 from exchanges.erlang import erlang_term
 
 Check = Callable[[object], bool]
@@ -180,8 +180,8 @@ _IGNORED = frozenset(
 
 
 def without_effect(definition: Mapping[str, object]) -> list[str]:
-    """The keys of this definition that are accepted and do nothing (yet)."""
-    return sorted(key for key in definition if key in _IGNORED or f"x-{key}" in WITHOUT_EFFECT)
+    """The keys of this definition that are accepted and do nothing."""
+    return sorted(_IGNORED & definition.keys())
 
 
 def wrong_definition(definition: object, *, is_operator: bool) -> str | None:

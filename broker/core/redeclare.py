@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from broker.core.arguments import (
     COMPARED_ARGUMENTS,
-    WITHOUT_EFFECT,
     check_queue_arguments,
     inequality,
     unequal_arguments,
@@ -23,7 +22,6 @@ from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title
 from broker.wire.table import Table
 
 if TYPE_CHECKING:
-    from broker.core.broker import Broker
     from broker.core.vhost import VHost
 
 Difference = tuple[str, str]
@@ -98,7 +96,6 @@ def redeclare_queue(
         queue.arguments = adopted
         if queue.lasting is not None:
             vhost.broker.redefine(queue_definition(queue))
-        note_without_effect(vhost.broker, queue)
     _follow(vhost, queue, mode, differences)
 
 
@@ -169,10 +166,3 @@ def _replaced(current: Table, received: Table, keys: Collection[str]) -> Table:
     """The current arguments, with these as received."""
     kept = {key: field for key, field in current.items() if key not in keys}
     return kept | {key: field for key, field in received.items() if key in keys}
-
-
-def note_without_effect(broker: Broker, queue: Queue) -> None:
-    """Notes which arguments of a queue that is declared do nothing yet."""
-    unused = sorted(WITHOUT_EFFECT & queue.arguments.keys())
-    if unused:
-        broker.note("arguments_without_effect", {"queue": queue.name, "arguments": unused})

@@ -31,7 +31,7 @@ from broker.core.policies import Policy
 from broker.core.priorities import PriorityQueue, make_queue
 from broker.core.queue import Queue
 from broker.core.recovery import restore
-from broker.core.redeclare import note_without_effect, redeclare_exchange, redeclare_queue
+from broker.core.redeclare import redeclare_exchange, redeclare_queue
 from broker.core.routing import Passage, find_queues
 from broker.errors import AMQPError, ReplyCode, exchange_title, queue_title, resource_locked
 from broker.wire.table import Table
@@ -193,7 +193,6 @@ class VHost:
         self._store_queue(queue)
         self.policies.apply(queue)
         self.broker.counters.queues_created += 1
-        note_without_effect(self.broker, queue)
         return queue
 
     def _store_queue(self, queue: Queue) -> None:

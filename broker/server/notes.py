@@ -127,16 +127,6 @@ def _internal_error(details: Details) -> None:
     CONNECTION.error("%s internal error", details["connection"], exc_info=error)
 
 
-def _arguments_without_effect(details: Details) -> None:
-    arguments = details["arguments"]
-    assert isinstance(arguments, list)
-    QUEUE.warning(
-        "queue '%s': arguments without effect yet: %s",
-        _text(details, "queue"),
-        ", ".join(arguments),
-    )
-
-
 def _redeclared(details: Details) -> None:
     differences = details["differences"]
     assert isinstance(differences, list)
@@ -278,7 +268,6 @@ _WRITERS: dict[str, Callable[[Details], None]] = {
     "channel_error": _channel_error,
     "consumer_timeout": _consumer_timeout,
     "internal_error": _internal_error,
-    "arguments_without_effect": _arguments_without_effect,
     "redeclared": _redeclared,
     "deduplication_short": _deduplication_short,
     "policy_set": _policy_set,

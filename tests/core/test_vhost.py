@@ -1,10 +1,7 @@
 """Queues, exchanges and bindings of a virtual host: declared, compared, deleted."""
 
-from unittest import mock
-
 import pytest
 
-from broker.core import redeclare
 from broker.core.exchange import check_type
 from broker.core.message import MESSAGE_OVERHEAD
 from broker.core.queue import Queue
@@ -12,10 +9,8 @@ from broker.core.vhost import VHost
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table
 from tests.core.fakes import (
-    Notes,
     add_consumer,
     header_with,
-    make_broker,
     make_vhost,
     publish,
 )
@@ -127,18 +122,6 @@ def test_wrong_arguments_make_no_queue(vhost: VHost) -> None:
     ):
         vhost.declare_queue("q", arguments={"x-expires": Field("byte", 0)})
     assert vhost.queues == {}
-
-
-def test_arguments_without_effect_are_noted_once_per_queue() -> None:
-    notes = Notes()
-    vhost = make_broker(notes=notes).add_vhost("/")
-    arguments = {"x-other": text("room"), "x-coming": text("tenant")}
-    unused = ["x-coming", "x-other"]
-    with mock.patch.object(redeclare, "WITHOUT_EFFECT", frozenset(unused)):
-        for _ in range(2):
-            vhost.declare_queue("q", arguments=arguments)
-        vhost.declare_queue("plain", arguments={"x-queue-type": text("classic")})
-    assert notes == [("arguments_without_effect", {"queue": "q", "arguments": unused})]
 
 
 def test_deleted_queue_is_gone_with_its_messages_and_bindings(vhost: VHost) -> None:
