@@ -69,7 +69,7 @@ def test_flood_through_many_exchanges_is_cut_into_turns() -> None:
             method(1, "exchange.declare", exchange=f"x{number}", type="fanout", nowait=True)
             + method(1, "exchange.bind", source="amq.fanout", destination=f"x{number}", nowait=True)
         )
-    flood = publish("", b"", {"expiration": "1000"}, exchange="amq.fanout") * 2000
+    flood = publish("", b"", {"user_id": "guest"}, exchange="amq.fanout") * 2000
     assert chunk_steps(client, flood) < TURN_STEPS_MAX
     assert client.connection.wants_turn
 
