@@ -163,16 +163,16 @@ class Retries:
             if waiting is None:
                 others.append(entry)
                 continue
-            whole = [entry]
+            kept = entry
             if self.queue.rules.max_length_bytes is None:
-                [entry] = without_contents(self.queue, whole)  # noqa: PLW2901
-            self.queue.broker.memory_used += entry_size(entry) - entry_size(waiting)
+                [kept] = without_contents(self.queue, [entry])
+            self.queue.broker.memory_used += entry_size(kept) - entry_size(waiting)
             if self.queue.keyed is not None:
-                self.queue.keyed.index.withhold(whole)
+                self.queue.keyed.index.withhold([entry])
             # Those before it may be paged out once more.
             self.queue.out.add(entry[NUMBER])
             self.unread_count -= waiting[MESSAGE] is BARE
-            self._waiting[entry[NUMBER]] = entry
+            self._waiting[entry[NUMBER]] = kept
         return others
 
 
