@@ -214,6 +214,8 @@ def read_acks(channel: Channel, chunk: bytes, at: int) -> int:
             acknowledge_front(channel, expected - first)
         connection.position = at
         acknowledge(channel, tag, multiple=bool(multiple & 1))
+        if at > last:
+            return at
         first = expected = unacked.front_tag
         limit = first + may_run * unacked.run_length()
     if expected > first:

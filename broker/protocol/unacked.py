@@ -115,9 +115,9 @@ class Unacked:
 
     def take_to(self, tag: int) -> list[Group]:
         """Settles all up to this tag, whether or not it is one itself."""
-        old = self._take_old(self._old_until(tag))
-        last = min(tag + 1, self.next_tag)
-        return old + self.take_front(max(0, last - self.front_tag))
+        last = min(tag + 1 - self._base, len(self._entries))
+        front = self.take_front(max(0, last - self._start))
+        return self._take_old(self._old_until(tag)) + front if self._old else front
 
     def tags(self, tag: int, *, multiple: bool) -> list[int]:
         """The unsettled tags that `take` would settle; none if the tag is unknown."""
