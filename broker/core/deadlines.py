@@ -3,8 +3,9 @@
 Theory of operation. Sixteen octets for each, in buckets of time. A bucket near now is a 64th of a
 second wide, one further away 64 times as wide, and so on: what is far away is put down once and
 taken up a few times as it comes nearer, so that neither how many there are nor how far away they
-are makes one cost more. A bucket with many is taken up in parts, beginning before it is due, so
-that no turn takes long. What is settled before it is due stays until then, or until `keep`.
+are makes one cost more. A bucket is taken up before it begins, in parts if it has many, so that no
+turn takes long, and so that it is told what is due within a second or two (`near`). What is settled
+before it is due stays until then, or until `keep`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ SPAN = 64
 """Buckets of one width until the next wider one."""
 WIDTH_MS = 16
 """The narrowest bucket."""
+NEAR_MS = WIDTH_MS * SPAN
+"""What is due soon is near at least so long before it is due, if it was far away before."""
 OPENED_AT_ONCE = 4096
 """Deadlines that are taken up in one turn."""
 DEADLINE_BYTES = 16
@@ -32,7 +35,7 @@ class Deadlines:
     """(deadline, number) pairs; both are not negative and fit into eight octets. Time is in
     milliseconds, of whatever clock the caller has."""
 
-    __slots__ = ("_buckets", "_due", "_starts", "count")
+    __slots__ = ("_buckets", "_due", "_starts", "count", "near")
 
     def __init__(self) -> None:
         # By (start, width): deadlines, and the numbers they are of.
@@ -41,6 +44,8 @@ class Deadlines:
         self._starts: dict[int, list[_Start]] = {WIDTH_MS: []}
         # A heap of what is in the buckets that have begun.
         self._due: list[tuple[int, int]] = []
+        # What the last `take` found to be near, in no order.
+        self.near: list[tuple[int, int]] = []
         self.count = 0
 
     def __len__(self) -> int:
@@ -51,9 +56,11 @@ class Deadlines:
         self.count += 1
         self._put(deadline, number, now)
 
-    def _put(self, deadline: int, number: int, now: int, widest: int = sys.maxsize) -> None:
+    def _put(self, deadline: int, number: int, now: int, widest: int = sys.maxsize) -> bool:
+        """Whether it is near."""
         width = WIDTH_MS
-        ahead = deadline - now
+        # A wider bucket begins after what is near.
+        ahead = deadline - now - NEAR_MS
         while ahead >= width * SPAN and width * SPAN <= widest:
             width *= SPAN
         start = deadline - deadline % width
@@ -63,7 +70,7 @@ class Deadlines:
             start = deadline - deadline % width
         if start <= now:
             heappush(self._due, (deadline, number))
-            return
+            return True
         key = start, width
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -73,6 +80,7 @@ class Deadlines:
             heappush(self._starts[width], (_open_at(key), key))
         bucket[0].append(deadline)
         bucket[1].append(number)
+        return width == WIDTH_MS
 
     @property
     def next(self) -> int | None:
@@ -88,6 +96,7 @@ class Deadlines:
         while some that may be due are still being taken up."""
         due = self._due
         numbers: list[int] = []
+        self.near = []
         room = OPENED_AT_ONCE
         for starts in list(self._starts.values()):
             while room > 0 and starts and starts[0][0] <= now:
@@ -118,8 +127,9 @@ class Deadlines:
             for pair in some:
                 heappush(self._due, pair)
         else:
-            for deadline, number in some:
-                self._put(deadline, number, now, width // SPAN)
+            for pair in some:
+                if self._put(*pair, now, width // SPAN):
+                    self.near.append(pair)
         return len(some)
 
     def keep(self, is_wanted: Callable[[int], bool]) -> None:
@@ -145,10 +155,12 @@ class Deadlines:
         for starts in self._starts.values():
             starts.clear()
         self._due.clear()
+        self.near.clear()
         self.count = 0
 
 
 def _open_at(key: tuple[int, int]) -> int:
-    """When a bucket is taken up: a wide one so early that its parts are done in time."""
+    """When a bucket is taken up: a wide one so early that its parts are done before they are
+    near."""
     start, width = key
-    return start if width == WIDTH_MS else start - width // SPAN
+    return start if width == WIDTH_MS else start - NEAR_MS - width // SPAN

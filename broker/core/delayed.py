@@ -68,6 +68,11 @@ class Release(Expiry):
 
     __slots__ = ()
 
+    @property
+    def needs_contents(self) -> bool:
+        """What is due is routed."""
+        return True
+
     def make_ready(self) -> bool:
         """Nothing is handed out here."""
         return True

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from broker.core.dead_letters import EXPIRED
 from broker.core.deadlines import DEADLINE_BYTES, Deadlines
+from broker.core.foreseen import Foreseen
+from broker.core.graves import wants_contents
 from broker.core.lines import (
     discard,
     first,
@@ -31,13 +33,14 @@ from broker.core.message import (
     NUMBER,
     ORIGIN,
     PUBLISHED,
+    RETURNS,
     TTL,
     Entry,
     Message,
     Origin,
     origin_of,
 )
-from broker.core.reading import fetch
+from broker.core.reading import fetch, is_bare
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
@@ -54,7 +57,8 @@ class Expiry:
     """When the messages of one queue expire."""
 
     __slots__ = (
-        "_back", "_began", "_came", "_deadlines", "_extra", "_since", "due", "is_behind", "queue",
+        "_back", "_began", "_came", "_deadlines", "_extra", "_foreseen", "_since", "due",
+        "is_behind", "queue",
     )  # fmt: skip
 
     def __init__(self, queue: Queue) -> None:
@@ -72,6 +76,7 @@ class Expiry:
         self._came: list[tuple[int, int, int]] = []
         # Those of messages that came back: (deadline, number).
         self._back: list[tuple[int, int]] = []
+        self._foreseen = Foreseen(queue)
         # Whether more was due than one turn takes.
         self.is_behind = False
         # Octets of memory that count for all this.
@@ -126,6 +131,11 @@ class Expiry:
             if own is not None and published is not None:
                 self._back.append((published + own, number))
 
+    @property
+    def needs_contents(self) -> bool:
+        """Whether what is due is read."""
+        return wants_contents(self.queue)
+
     def make_ready(self) -> bool:
         """Before anything is handed out: what is due expires. False if that is more than one turn
         takes; then nothing may be handed out."""
@@ -177,6 +187,7 @@ class Expiry:
             use_sparse(queue)
         if len(self._deadlines) > _COMPACT_FROM + 2 * queue.messages_ready:
             self._deadlines.keep(set(ready_numbers(queue)).__contains__)
+            self._foreseen.clear()
 
     @property
     def octets(self) -> int:
@@ -186,6 +197,7 @@ class Expiry:
     def _count(self) -> None:
         """Deadlines, and what is kept beside messages for their sake, take memory."""
         extra = len(self._deadlines) * DEADLINE_BYTES + sparse_bytes(self.queue)
+        extra += self._foreseen.octets
         self.queue.broker.memory_used += extra - self._extra
         self._extra = extra
 
@@ -230,6 +242,8 @@ class Expiry:
         earliest."""
         queue = self.queue
         due = self._take(self._deadlines.take(now, most))
+        if queue.paged is not None and self.needs_contents:
+            self._foreseen.expect(self._deadlines.near)
         while len(due) < most:
             deadline = self._first_deadline(is_final=is_final)
             if deadline is None or deadline > now:
@@ -249,8 +263,11 @@ class Expiry:
         taken = take_returned(queue, wanted)
         wanted.difference_update(entry[NUMBER] for entry in taken)
         for number in numbers:
+            known = self._foreseen.pop(number)
             if number in wanted:
                 entry = discard(queue, number)
+                if entry is not None and known is not None and is_bare(entry):
+                    entry = number, known, entry[RETURNS]
                 if entry is not None:
                     taken.append(entry)
         return taken
@@ -272,6 +289,7 @@ class Expiry:
         self._came.clear()
         self._back.clear()
         self._deadlines.clear()
+        self._foreseen.clear()
         self._count()
         self.queue.broker.timers.set(self, None)
 

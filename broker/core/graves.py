@@ -65,7 +65,7 @@ class Graves:
         the queue lets go of them. They are in none of its lines any more, and count nowhere there.
         All of it is in one batch of the log: after a crash a message is where it was, or where it
         went."""
-        if not _wants_contents(queue) and queue not in self.lines:
+        if not wants_contents(queue) and queue not in self.lines:
             self._broker.counters.count_dead_letters(reason, len(entries), queue.rules)
             let_go(queue, entries)
             return
@@ -127,7 +127,7 @@ class Graves:
                 # They went with it.
                 self._replace(queue, line, [entry for entry in entries if not is_bare(entry)])
                 return 0
-            if _wants_contents(queue):
+            if wants_contents(queue):
                 self._read(queue, line)
                 return 0
         burial, some = line[0], entries[:room]
@@ -232,7 +232,8 @@ def without_worn(queue: Queue, entries: list[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry[RETURNS] < limit]
 
 
-def _wants_contents(queue: Queue) -> bool:
+def wants_contents(queue: Queue) -> bool:
+    """Whether it matters what is in the messages that die in this queue."""
     rules = queue.rules
     return rules.dead_letter_exchange is not None or rules.max_length_bytes is not None
 

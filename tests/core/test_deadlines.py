@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.deadlines import OPENED_AT_ONCE, SPAN, WIDTH_MS, Deadlines
+from broker.core.deadlines import NEAR_MS, OPENED_AT_ONCE, SPAN, WIDTH_MS, Deadlines
 from tests.wire.profiles import examples
 
 YEAR_MS = 365 * 86_400_000
@@ -90,3 +90,23 @@ def test_many_in_one_bucket_are_taken_up_in_parts_and_hold_back_nothing() -> Non
     assert max(late) <= 4
     first = {number: at for at, number in taken if number < count}
     assert all(at >= far + number % 1000 for number, at in first.items())
+
+
+@examples(100)
+@given(st.lists(st.integers(2 * NEAR_MS, 10 * YEAR_MS), min_size=1, max_size=30))
+def test_what_is_far_away_is_told_once_before_it_is_due(delays: list[int]) -> None:
+    deadlines = Deadlines()
+    for number, delay in enumerate(delays):
+        deadlines.add(delay, number, 0)
+    told: dict[int, int] = {}
+    now = 0
+    while deadlines.next is not None:
+        now = max(now, deadlines.next)
+        taken = deadlines.take(now, 100)
+        for deadline, number in deadlines.near:
+            assert number not in told
+            assert deadline == delays[number]
+            told[number] = now
+        assert all(number in told for number in taken)
+    for number, deadline in enumerate(delays):
+        assert NEAR_MS <= deadline - told[number] <= 2 * NEAR_MS + WIDTH_MS
