@@ -54,7 +54,10 @@ class Cleaner:
     def run(self) -> None:
         """Begins a step, if one is due and none is under way."""
         journal = self._journal
-        if (self._is_due or journal.log.state is LogState.FULL) and not journal.has_failed:
+        batches = journal.batches
+        # Written out, since each batch of each connection ends here.
+        is_due = batches.total_bytes > 2 * batches.live_bytes + SLACK
+        if (is_due or journal.log.state is LogState.FULL) and not journal.has_failed:
             self._run()
 
     @property

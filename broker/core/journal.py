@@ -280,7 +280,8 @@ class Journal:
 
     def flush(self) -> None:
         """Hands what is pending to the log, unless enough is under way."""
-        if not self.has_pending and not self._callbacks:
+        # Written out, since each batch of each connection ends here.
+        if not (self._pending or self._settled or self._delivered or self._callbacks):
             self.cleaner.run()
             return
         if self.has_failed:

@@ -55,6 +55,7 @@ MESSAGE_OVERHEAD: Final = 250
 header of the octets object (33), a number (32); measured on CPython 3.11."""
 
 content_of = itemgetter(CONTENT)
+header_size_of = itemgetter(HEADER_SIZE)
 message_of = itemgetter(MESSAGE)
 number_of = itemgetter(NUMBER)
 origin_of = itemgetter(ORIGIN)

@@ -30,6 +30,8 @@ from broker.core.message import (
     TTL,
     Message,
     Origin,
+    content_of,
+    header_size_of,
     make_origin,
     with_time,
 )
@@ -135,9 +137,9 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
     """A put record, in pieces: its head, then the contents as they are. All messages are of one
     framing and one origin, but for how long they live (`can_join`). At most TARGETS_MAX targets."""
     _, _, origin, framing = messages[0]
-    contents = [message[0] for message in messages]
+    contents = list(map(content_of, messages))
     sizes = column("I", map(len, contents))
-    headers = column("I", [message[1] for message in messages])
+    headers = column("I", map(header_size_of, messages))
     names = origin[2][1:-1]
     flags, times = _times(messages)
     body = b"".join(
@@ -152,8 +154,7 @@ def put(targets: Sequence[tuple[int, int]], messages: Sequence[Message]) -> list
             times,
         ]
     )
-    total = len(body) + sum(map(len, contents))
-    return [HEAD.pack(Kind.PUT, total) + body, *contents]
+    return [HEAD.pack(Kind.PUT, len(body) + sum(map(len, contents))) + body, *contents]
 
 
 def _times(messages: Sequence[Message]) -> tuple[int, bytes]:

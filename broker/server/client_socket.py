@@ -59,9 +59,8 @@ class ClientSocket(asyncio.Protocol):
         """A chunk has come."""
         connection = self.connection
         self._unpaced += len(data)
-        now = self.server.loop.time()
         self.server.advance()
-        connection.receive_data(data, now)
+        connection.receive_data(data, self.server.loop.time())
         self.server.flush()
         if not self._is_open and connection.was_open:
             self._opened()
