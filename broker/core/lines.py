@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from broker.core.message import NUMBER, Entry, bodies_bytes, entries_size, entry_size
-from broker.core.reading import BARE, where
+from broker.core.reading import BARE, is_stored
 from broker.core.sparse import SPARSE_BYTES, Sparse
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def discard(queue: Queue, number: int) -> Entry | None:
 
 def _discard_paged(queue: Queue, paged: Paged, number: int) -> Entry | None:
     if paged.count and paged.first <= number < paged.stop:
-        if number in queue.dying or where(queue, number) is None:
+        if number in queue.dying or not is_stored(queue, number):
             return None
         paged.count -= 1
         queue.dying.add(number)

@@ -28,11 +28,11 @@ from broker.core.lasting import Lasting
 from broker.core.limits import drop_head
 from broker.core.message import (
     CONTENT,
+    HEADER_SIZE,
     NUMBER,
     Entry,
     Message,
     entries_size,
-    header_of,
     size_of,
 )
 from broker.core.queue import Queue
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     from broker.core.broker import Broker
     from broker.core.journal import Journal
 
+
+HEADERS_KNOWN = 256
+"""Header frames of messages that look like many others whose lanes are remembered."""
+HEADER_KNOWN_SIZE = 64
+"""Octets of one of these: what is longer says more of its message, and is like no other."""
 
 _rank = attrgetter("rank")
 
@@ -70,7 +75,10 @@ class PriorityQueue(Queue):
     """A queue with `x-max-priority`. Messages without a priority have 0, those with a higher one
     than the maximum have that."""
 
-    __slots__ = ("_by_priority", "_changed", "_filled", "_lanes", "arrivals", "highest")
+    __slots__ = (
+        "_by_header", "_by_priority", "_changed", "_filled", "_lanes", "_sorted", "arrivals",
+        "highest",
+    )  # fmt: skip
 
     def __init__(self, broker: Broker, vhost_name: str, name: str, **more: Any) -> None:
         super().__init__(broker, vhost_name, name, **more)
@@ -79,6 +87,10 @@ class PriorityQueue(Queue):
         # By priority; and the highest first.
         self._by_priority: dict[int, Lane] = {}
         self._lanes: list[Lane] = []
+        # By the header frame, of some messages that look like many others.
+        self._by_header: dict[bytes, Lane] = {}
+        # What was published last in this batch, and to which lanes.
+        self._sorted: tuple[Sequence[Message], Mapping[Lane, list[Message]]] = (), {}
         # Those that may have messages, the highest first.
         self._filled: list[Lane] = []
         # Those to which something happened in this batch.
@@ -110,6 +122,7 @@ class PriorityQueue(Queue):
         lane.lasting = lasting
         lane.present = self.present
         self._by_priority[priority] = lane
+        self._by_header.clear()
         insort(self._lanes, lane, key=_rank)
         if priority:
             self.broker.pager.more_lanes += 1
@@ -128,16 +141,36 @@ class PriorityQueue(Queue):
 
     def sorted(self, messages: Sequence[Message]) -> Mapping[Lane, list[Message]]:
         """Messages by the lane they belong to, in order within each."""
-        lane = self.lane_for(messages[0])
+        before, groups = self._sorted
+        return groups if before is messages else self._sort(messages)[0]
+
+    def _sort(self, messages: Sequence[Message]) -> tuple[dict[Lane, list[Message]], list[Entry]]:
+        """The same, and entries for them in order, numbered as if none had come meanwhile."""
         groups: dict[Lane, list[Message]] = {}
-        some = groups[lane] = []
-        header = header_of(messages[0])
+        entries: list[Entry] = []
+        known = self._by_header
+        header = b""
+        number = 0
         for message in messages:
-            if not message[CONTENT].startswith(header):
-                some = groups.setdefault(self.lane_for(message), [])
-                header = header_of(message)
+            content = message[CONTENT]
+            # Most look like the one before.
+            if not number or not content.startswith(header):
+                header = content[: message[HEADER_SIZE]]
+                lane = known.get(header) or self._learn(header, message)
+                some = groups.setdefault(lane, [])
+                number = lane.next_number + len(some)
+            entries.append((number, message, 0))
             some.append(message)
-        return groups
+            number += 1
+        return groups, entries
+
+    def _learn(self, header: bytes, message: Message) -> Lane:
+        lane = self.lane_for(message)
+        if len(header) <= HEADER_KNOWN_SIZE:
+            if len(self._by_header) >= HEADERS_KNOWN:
+                self._by_header.clear()
+            self._by_header[header] = lane
+        return lane
 
     def stored_lanes(self) -> Mapping[int, int]:
         """The ids in the log of the lanes that are there beside the first one, by priority."""
@@ -197,41 +230,24 @@ class PriorityQueue(Queue):
 
     def publish(self, messages: list[Message], size: int) -> None:
         """Appends messages, of `size` octets of memory in all."""
+        groups, entries = self._sort(messages)
         if self.consumers.may_have_room:
-            entries = self._numbered(messages)
-            if entries:
+            # All or none, if the log does not know yet of some that they may be handed out.
+            if all(
+                lane.next_number + len(some) <= lane.reserved_to + 1
+                for lane, some in groups.items()
+            ):
+                for lane, some in groups.items():
+                    lane.next_number += len(some)
                 self.arrivals.add(entries, size)
+                self._sorted = messages, groups
                 self.touch()
                 return
-        groups = self.sorted(messages)
+            self._deliver_due()
+        self._sorted = messages, groups
         for lane, some in groups.items():
             Queue.publish(lane, some, size if len(groups) == 1 else size_of(some))
             self.note(lane)
-
-    def _numbered(self, messages: list[Message]) -> list[Entry]:
-        """Entries for messages that may be handed out at once; none if that holds for some only,
-        since the log does not know yet that the others may be."""
-        entries: list[Entry] = []
-        lane = self.lane_for(messages[0])
-        lanes = {lane: lane.next_number}
-        number = lane.next_number
-        # Most look like the one before.
-        header = header_of(messages[0])
-        for message in messages:
-            if not message[CONTENT].startswith(header):
-                lanes[lane] = number
-                lane = self.lane_for(message)
-                number = lanes.get(lane, lane.next_number)
-                header = header_of(message)
-            entries.append((number, message, 0))
-            number += 1
-        lanes[lane] = number
-        if any(number > lane.reserved_to + 1 for lane, number in lanes.items()):
-            self._deliver_due()
-            return []
-        for lane, number in lanes.items():
-            lane.next_number = number
-        return entries
 
     def _deliver_due(self) -> None:
         """What came so far goes before what comes now, or who has room now."""
@@ -242,6 +258,7 @@ class PriorityQueue(Queue):
         """Gives ready messages to consumers, by priority and in turn, while both are there; what is
         left is judged by the rules of the queue."""
         self._is_touched = False
+        self._sorted = (), {}
         is_done = self._hand_out()
         if self.arrivals.ready:
             # Nobody takes them now, but for those that go before what is being read.

@@ -217,6 +217,11 @@ def where(queue: Queue, number: int) -> tuple[Lasting, Run] | None:
     return None
 
 
+def is_stored(queue: Queue, number: int) -> bool:
+    """Whether a log has this message of the queue, which is not settled."""
+    return any(number in store.stored for store in queue.lane_of(number).stores)
+
+
 Piece = tuple[Run, list[Entry]]
 """A record, and the bare entries whose contents are in it."""
 
