@@ -8,10 +8,13 @@ and all other octets stay as they came.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+from broker.core import deaths
 from broker.core.arguments import is_quorum
+from broker.core.deaths import Event, history, is_cycle, past_of
 from broker.core.exchange import Exchange
 from broker.core.limits import MAXLEN, is_full
 from broker.core.message import (
@@ -33,16 +36,15 @@ if TYPE_CHECKING:
     from broker.core.queue import Queue
     from broker.core.vhost import VHost
 
-REJECTED: Final = "rejected"
+REJECTED: Final = deaths.REJECTED
 EXPIRED: Final = "expired"
 DELIVERY_LIMIT: Final = "delivery_limit"
 REASONS: Final = (REJECTED, EXPIRED, MAXLEN, DELIVERY_LIMIT)
 
-_MARKS: Final = (b"-death", b"\x02CC", b"\x03BCC")
-"""What the header frame of a message has that died before, or has further routing keys."""
-
-Deaths = list[Table]
-"""The events of an x-death header, the newest first."""
+_MARK: Final = b"-death"
+"""What the header frame of a message has that died before."""
+_COPIES: Final = (b"\x02CC", b"\x03BCC")
+"""What that of a message has that has further routing keys."""
 
 
 class Letters:
@@ -63,6 +65,10 @@ class Letters:
         # what that depends on.
         self._ways: dict[tuple[object, ...], _Way] = {}
         self._fields: dict[tuple[object, ...], bytes] = {}
+        # The same of those that died before, elsewhere.
+        self._later_ways: dict[tuple[object, ...], _Way] = {}
+        self._events: dict[tuple[object, ...], bytes] = {}
+        self._marks: dict[tuple[object, ...], bytes] = {}
         # Messages that go the same way, and what that is.
         self._batch: list[Message] = []
         self._batch_way: _Way | None = None
@@ -145,20 +151,24 @@ class Letters:
         self, vhost: VHost, exchange: Exchange, header: bytes, origin: Origin
     ) -> _Letter:
         expiration = properties.text_property(header, properties.EXPIRATION)
-        if not any(mark in header for mark in _MARKS):
-            return self._make_first_letter(vhost, exchange, header, origin, expiration)
+        if not any(mark in header for mark in _COPIES):
+            if _MARK not in header:
+                return self._make_first_letter(vhost, exchange, header, origin, expiration)
+            letter = self._make_later_letter(vhost, exchange, header, origin, expiration)
+            if letter is not None:
+                return letter
         headers = properties.headers_table(header)
         keys = [origin[ROUTING_KEY], *carbon_copies(headers)]
         blind = carbon_copies(headers, BCC)
         key = self._rules.dead_letter_routing_key
         died = self._event(origin, keys)
-        history = _history(headers, died, expiration)
+        past = history(headers, died, expiration)
         dropped = ["CC", BCC] if key is not None else []
-        edited = properties.with_headers(header, died.headers(headers, history), dropped)
+        edited = properties.with_headers(header, died.headers(headers, past), dropped)
         if expiration is not None:
             edited = properties.replace_property(edited, properties.EXPIRATION, None)
         keys = [key] if key is not None else [*keys, *blind]
-        way = self._find_way(vhost, exchange, seen(edited), origin, keys, history)
+        way = self._find_way(vhost, exchange, seen(edited), origin, keys, partial(is_cycle, past))
         return _Letter(edited, way)
 
     def _make_first_letter(
@@ -177,18 +187,55 @@ class Letters:
         keys = [origin[ROUTING_KEY]]
         if fields is None:
             died = self._event(origin, keys)
-            history = _history({}, died, expiration)
             # The expiration is the end of it.
-            encoded = encode_table(died.headers({}, history))
+            encoded = encode_table(died.headers({}, history({}, died, expiration)))
             fields = self._fields[kind] = encoded[4 : len(encoded) - len(octets)]
         edited = properties.with_more_headers(header, fields + octets)
         way = self._ways.get(kind)
         if way is None or not way.is_fixed:
-            history = [{"queue": Field("longstr", self._queue.name)}]
             if self._rules.dead_letter_routing_key is not None:
                 keys = [self._rules.dead_letter_routing_key]
-            way = self._find_way(vhost, exchange, edited, origin, keys, history)
+            died_in = self._queue.name.__eq__
+            way = self._find_way(vhost, exchange, edited, origin, keys, died_in)
             self._ways[kind] = way
+        return _Letter(edited, way)
+
+    def _make_later_letter(
+        self,
+        vhost: VHost,
+        exchange: Exchange,
+        header: bytes,
+        origin: Origin,
+        expiration: str | None,
+    ) -> _Letter | None:
+        """The letter of a message that died before, in other queues, and has no further routing
+        keys: its headers are passed on as octets. None if more has to be known of them."""
+        past = past_of(properties.table_octets(header))
+        if past is None or past.names(self._queue.name):
+            return None
+        octets = (expiration or "").encode("utf-8", "surrogateescape")
+        place = origin[:PUBLISHED]
+        kind = (*place, None if expiration is None else len(octets))
+        fields = self._events.get(kind)
+        keys = [origin[ROUTING_KEY]]
+        if fields is None:
+            # The expiration is the end of it.
+            encoded = encode_table(history({}, self._event(origin, keys), expiration)[0])
+            fields = self._events[kind] = encoded[: len(encoded) - len(octets)]
+        past = past.with_event(fields + octets)
+        marked = origin[EXCHANGE], past.missing
+        marks = self._marks.get(marked)
+        if marks is None:
+            marks = encode_table(self._event(origin, keys).marks(past.missing))[4:]
+            self._marks[marked] = marks
+        edited = properties.with_table(header, past.headers(marks))
+        way = self._later_ways.get(place)
+        if way is None or not way.is_fixed or any(past.names(to.name) for to in way.targets):
+            if self._rules.dead_letter_routing_key is not None:
+                keys = [self._rules.dead_letter_routing_key]
+            way = self._find_way(vhost, exchange, edited, origin, keys, past.is_cycle)
+            if not way.is_cycle:
+                self._later_ways[place] = way
         return _Letter(edited, way)
 
     def _event(self, origin: Origin, keys: list[str]) -> Event:
@@ -201,10 +248,10 @@ class Letters:
         header: bytes,
         origin: Origin,
         keys: list[str],
-        history: Deaths,
+        died_in: Callable[[str], bool],
     ) -> _Way:
         found, is_fixed = vhost.route(exchange, keys, header)
-        targets = self._without_cycles(found, history)
+        targets = self._without_cycles(found, died_in)
         made = make_origin(
             exchange.name,
             keys[0],
@@ -213,12 +260,12 @@ class Letters:
         )
         return _Way(made, targets, len(targets) < len(found), is_fixed)
 
-    def _without_cycles(self, queues: list[Queue], history: Deaths) -> list[Queue]:
+    def _without_cycles(self, queues: list[Queue], died_in: Callable[[str], bool]) -> list[Queue]:
         if self._reason == REJECTED:
             return queues
         targets = []
         for queue in queues:
-            if _is_cycle(queue.name, history):
+            if died_in(queue.name):
                 self._cycles[queue.name] += 1
             else:
                 targets.append(queue)
@@ -241,74 +288,6 @@ class _Way(NamedTuple):
     """Whether a queue was left out where it died before."""
     is_fixed: bool
     """Whether others go the same way."""
-
-
-class Event(NamedTuple):
-    """A death. `seconds` are since 1970."""
-
-    queue: str
-    reason: str
-    exchange: str
-    routing_keys: list[str]
-    seconds: int
-
-    def headers(self, before: Table, history: Deaths) -> Table:
-        """What changes in the headers of a message that dies so."""
-        changed: Table = {}
-        where = {"reason": self.reason, "queue": self.queue, "exchange": self.exchange}
-        for name, value in where.items():
-            if f"x-first-death-{name}" not in before:
-                changed[f"x-first-death-{name}"] = Field("longstr", value)
-            changed[f"x-last-death-{name}"] = Field("longstr", value)
-        changed["x-death"] = Field("array", [Field("table", event) for event in history])
-        return changed
-
-
-def _history(headers: Table, died: Event, expiration: str | None) -> Deaths:
-    """The deaths with this one, which comes first; one of the same queue and reason is counted."""
-    before = _deaths_of(headers)
-    for place, event in enumerate(before):
-        if _text(event, "queue") == died.queue and _text(event, "reason") == died.reason:
-            count = event.get("count")
-            times = count.value if count is not None and isinstance(count.value, int) else 1
-            again = {**event, "count": Field("long", min(times + 1, 2**63 - 1))}
-            return [again, *before[:place], *before[place + 1 :]]
-    event = {
-        "count": Field("long", 1),
-        "reason": Field("longstr", died.reason),
-        "queue": Field("longstr", died.queue),
-        "time": Field("timestamp", died.seconds),
-        "exchange": Field("longstr", died.exchange),
-        "routing-keys": Field("array", [Field("longstr", key) for key in died.routing_keys]),
-    }
-    if expiration is not None:
-        event["original-expiration"] = Field("longstr", expiration)
-    return [event, *before]
-
-
-def _deaths_of(headers: Table) -> Deaths:
-    """What an x-death header says; whatever is no event in it is left out."""
-    field = headers.get("x-death")
-    if field is None or field.type != "array":
-        return []
-    items = cast("list[Field]", field.value)
-    return [cast(Table, item.value) for item in items if item.type == "table"]
-
-
-def _text(event: Table, name: str) -> object:
-    field = event.get(name)
-    return field.value if field is not None else None
-
-
-def _is_cycle(queue: str, history: Deaths) -> bool:
-    """Whether a message that died so would come to a queue again in which it died before, and
-    nobody rejected it on the way."""
-    for event in history:
-        if _text(event, "reason") == REJECTED:
-            return False
-        if _text(event, "queue") == queue:
-            return True
-    return False
 
 
 def carbon_copies(headers: Table, name: str = "CC") -> Iterable[str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from broker.core.dead_letters import DELIVERY_LIMIT, Letters
 from broker.core.lines import forget_bodies
 from broker.core.message import (
+    CONTENT,
+    HEADER_SIZE,
     MESSAGE,
     NUMBER,
     RETURNS,
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 BURIED_AT_ONCE = 200
 """Messages that die in one turn: some ten milliseconds."""
+HEADER_AS_ONE = 1024
+"""Octets of a header frame that are as much work as one more message: a table of thousands of
+fields takes milliseconds."""
+CONTENT_AS_ONE = 1 << 18
+"""Octets of content for which the same holds: they are copied."""
 FULL_FROM = 1000
 """Messages of one queue in line from which it lets no others die that could live on for a while."""
 READ_AT_ONCE = 5
@@ -120,7 +127,8 @@ class Graves:
         """It goes on at the end of this batch."""
 
     def _bury_first(self, queue: Queue, line: deque[Burial], room: int) -> int:
-        """Buries the first messages of a line, at most so many, and returns how many."""
+        """Buries the first messages of a line, at most so many, large ones fewer, and returns how
+        many they count for."""
         entries = line[0].entries
         if any(map(is_bare, entries)):
             if queue.is_deleted:
@@ -130,15 +138,16 @@ class Graves:
             if wants_contents(queue):
                 self._read(queue, line)
                 return 0
-        burial, some = line[0], entries[:room]
+        burial = line[0]
+        some, work = _first_of(entries, room)
         count = Letters(queue, burial.reason).send([entry[MESSAGE] for entry in some])
         self._replace(queue, line, entries[count:])
         if burial.is_kept and not queue.is_deleted:
             let_go(queue, some[:count])
         if count < len(some):
             self._wait(queue)
-        self._broker.work += 10 * count
-        return count
+        self._broker.work += 10 * work
+        return work
 
     def _replace(self, queue: Queue, line: deque[Burial], entries: list[Entry]) -> None:
         """The first ones in a line are these from now on."""
@@ -189,6 +198,17 @@ class Graves:
                 self._replace(queue, self.lines[queue], [])
             del self.lines[queue], self._counts[queue]
             self._waiting.discard(queue)
+
+
+def _first_of(entries: list[Entry], room: int) -> tuple[list[Entry], int]:
+    """The first ones that are as much work as so many small messages, at least one; and how many
+    small ones they count for."""
+    left = room
+    for count, (_, message, _) in enumerate(entries, 1):
+        left -= 1 + message[HEADER_SIZE] // HEADER_AS_ONE + len(message[CONTENT]) // CONTENT_AS_ONE
+        if left <= 0:
+            return entries[:count], room - left
+    return entries, room - left
 
 
 class _Retry:

@@ -238,9 +238,20 @@ def with_headers(header: bytes, fields: Table, dropped: Iterable[str] = ()) -> b
 def with_more_headers(header: bytes, fields: bytes) -> bytes:
     """The header frame with these encoded fields at the end of its `headers` table, where none of
     the same names are, and without an expiration."""
+    return with_table(header, table_octets(header) + fields)
+
+
+def table_octets(header: bytes) -> bytes:
+    """The octets of the `headers` property of a header frame, without the length."""
+    start, end = _find(header, HEADERS)
+    return header[start + 4 : end]
+
+
+def with_table(header: bytes, table: bytes) -> bytes:
+    """The header frame with these encoded fields as its `headers` table, and without an
+    expiration."""
     start, end = _find(header, HEADERS)
     cut, behind = _find(header, EXPIRATION)
-    table = header[start + 4 : end] + fields
     payload = (
         header[_PAYLOAD_AT : _FIRST_PROPERTY - 2]
         + (flags_of(header) & ~EXPIRATION | HEADERS).to_bytes(2, "big")

@@ -237,16 +237,27 @@ def find_field(octets: bytes, at: int, end: int, name: bytes) -> Field | None:
 def remove_fields(payload: bytes, names: Iterable[str]) -> bytes:
     """The octets of a table (without the length) with the top-level fields of these names cut
     out and every other octet as it was. `payload` has passed `check_table`."""
-    unwanted = {name.encode() for name in names}
+    return take_fields(payload, {name.encode(): True for name in names})[0]
+
+
+def take_fields(payload: bytes, names: Mapping[bytes, bool]) -> tuple[bytes, dict[bytes, bytes]]:
+    """As `remove_fields` of those names that are mapped to True; and what the fields of all these
+    names are, by name: the octets of the first value, its type in front."""
+    sizes = FIELD_SIZES
+    found: dict[bytes, bytes] = {}
     kept: list[bytes] = []
-    at = 0
-    while at < len(payload):
+    at = since = 0
+    end = len(payload)
+    while at < end:
         start = at
-        at += 1 + payload[at]
-        label = payload[start + 1 : at]
-        code = payload[at]
-        size = FIELD_SIZES[code]
-        at += 1 + (size if size >= 0 else 4 + int.from_bytes(payload[at + 1 : at + 5], "big"))
-        if label not in unwanted:
-            kept.append(payload[start:at])
-    return b"".join(kept)
+        place = at = at + 1 + payload[at]
+        size = sizes[payload[at]]
+        at += 1 + size if size >= 0 else 5 + int.from_bytes(payload[at + 1 : at + 5], "big")
+        name = payload[start + 1 : place]
+        if name in names:
+            found.setdefault(name, payload[place:at])
+            if names[name]:
+                kept.append(payload[since:start])
+                since = at
+    kept.append(payload[since:])
+    return b"".join(kept), found

@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.core import dead_letters, delay, graves, limits, retries
 from broker.core.dead_letters import Letters
+from broker.core.deaths import history
 from broker.core.expiry import Expiry
 from broker.core.journal import Journal
 from broker.core.message import Entry, Message, counted
@@ -21,7 +22,6 @@ from tests.durable.faults import Fault, requeue_behind
 KIND = "features"
 delay_ms = retries.delay_ms
 has_room = limits.has_room
-history = dead_letters._history
 send = Letters.send
 take_back = Queue.take_back
 delay_of = delay.delay_of
@@ -71,7 +71,7 @@ set_timer = Timers.set
 COMBINED_FAULTS: dict[str, Fault] = {
     "a dead letter is lost": Fault("conservation", Letters, "send", lose_the_last, KIND),
     "what died stays in the log": Fault("conservation", graves, "let_go", lambda *_: None, KIND),
-    "deaths are not counted": Fault("deaths", dead_letters, "_history", die_once, KIND),
+    "deaths are not counted": Fault("deaths", dead_letters, "history", die_once, KIND),
     "a queue is full too early": Fault("limits", limits, "has_room", has_room_for_more, KIND),
     "a queue is never too long": Fault("limits", limits, "is_over", lambda _: False, KIND),
     "a retry waits too long": Fault("retries", retries, "delay_ms", wait_longer, KIND),

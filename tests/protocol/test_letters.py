@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import dead_letters
+from broker.core import dead_letters, graves
 from broker.wire.methods import shortstr
-from broker.wire.properties import EXPIRATION, REPLY_TO, USER_ID
-from broker.wire.table import Field
+from broker.wire.properties import EXPIRATION, HEADERS, REPLY_TO, USER_ID
+from broker.wire.table import Field, encode_table
 from tests.protocol.client import Basic, Client, Exchange, Queue, Site, publish_octets, text
 from tests.protocol.test_dead_letters import fetch, headers, reject
 from tests.protocol.test_expiry import count, left, number
@@ -130,6 +130,38 @@ def test_deaths_without_end_keep_nobody_waiting(site: Site, client: Client) -> N
     assert site.broker.memory_used == 0
 
 
+def gone_at_once(site: Site, client: Client, table: bytes, body: bytes) -> int:
+    """How many of 60 messages with these headers and this body go to `d` when they expire, before
+    others have their turn. All go there in the end."""
+    client.queue("d")
+    client.queue("q", arguments=letters_to("d") | {"x-message-ttl": number(5000)})
+    for _ in range(60):
+        client.feed(publish_octets(body, flags=HEADERS, properties=table))
+    site.wait_until(5_005_000)
+    at_once = sum(site.broker.counters.messages_dead_lettered.values())
+    while site.broker.graves.is_busy:
+        site.wait_until(site.broker.timers.now + 1)
+    assert count(client, "d") == 60
+    assert site.broker.graves.lines == {}
+    return at_once
+
+
+def test_letters_with_large_headers_go_a_few_at_a_time(site: Site, client: Client) -> None:
+    fields = {f"h{place}": Field("bool", value=True) for place in range(8000)}
+    assert gone_at_once(site, client, encode_table(fields), b"") <= 8
+
+
+def test_letters_with_large_bodies_go_a_few_at_a_time(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graves, "CONTENT_AS_ONE", 1000)
+    assert gone_at_once(site, client, encode_table({}), bytes(40_000)) <= 10
+
+
+def test_small_letters_go_at_once(site: Site, client: Client) -> None:
+    assert gone_at_once(site, client, encode_table({}), b"small") == 60
+
+
 def said(octets: list[tuple[int, bytes]]) -> list[bytes]:
     """The header payloads of letters of messages with these properties, which expire together."""
     site = Site()
@@ -169,7 +201,68 @@ def test_letters_of_a_first_death_say_what_all_others_do(
         messages += [flags_and_octets(in_order)] * 2
     found = said(messages)
     with pytest.MonkeyPatch.context() as patch:
-        # In every header: all are made as if they had died before.
-        patch.setattr(dead_letters, "_MARKS", (b"",))
+        # In every header: all are made as if they had further routing keys.
+        patch.setattr(dead_letters, "_COPIES", (b"",))
         assert found == said(messages)
     assert len(found) == len(messages)
+
+
+def named(*names: str) -> st.SearchStrategy[Field]:
+    return st.sampled_from([text(name) for name in names])
+
+
+deaths = st.fixed_dictionaries(
+    {},
+    optional={
+        "count": st.sampled_from([Field("long", 3), Field("signedint", 1), text("x")]),
+        "reason": named("expired", "rejected", "maxlen"),
+        "queue": named("q", "d", "e", "elsewhere") | st.just(Field("binary", b"d")),
+        "exchange": named("", "x"),
+        "original-expiration": named("5"),
+        "in": st.just(Field("table", {"queue": text("d")})),
+    },
+)
+"""What a client may say that an event of x-death was."""
+items = st.builds(Field, st.just("table"), deaths) | st.just(text("no event"))
+pasts = st.fixed_dictionaries(
+    {},
+    optional={
+        "a": named("x-death", "queue"),
+        "x-death": st.builds(Field, st.just("array"), st.lists(items, max_size=4)) | named("none"),
+        "x-first-death-queue": named("q", "elsewhere"),
+        "x-first-death-reason": named("expired"),
+        "x-last-death-exchange": named("x"),
+        "z": st.just(Field("double", 1.5)),
+    },
+)
+
+
+@examples(100)
+@given(st.lists(st.tuples(pasts, st.sampled_from([None, "17", "4999"])), min_size=1, max_size=6))
+def test_letters_of_a_later_death_say_what_all_others_do(
+    chosen: list[tuple[dict[str, Field], str | None]],
+) -> None:
+    messages = []
+    for past, expiration in chosen:
+        properties = {HEADERS: encode_table(past)}
+        if expiration is not None:
+            properties[EXPIRATION] = shortstr(expiration)
+        messages += [flags_and_octets(properties)] * 2
+    found = said(messages)
+    with pytest.MonkeyPatch.context() as patch:
+        # In every header: all are decoded as if they had further routing keys.
+        patch.setattr(dead_letters, "_COPIES", (b"",))
+        assert found == said(messages)
+
+
+def test_a_later_death_leaves_the_events_before_as_they_were(client: Client) -> None:
+    """Also integers whose type RabbitMQ writes with another octet, and true that is not 1."""
+    event = b"\x05queueS\0\0\0\x01x\x05countL" + bytes(8) + b"\x04donet\x07"
+    items = b"F" + len(event).to_bytes(4, "big") + event
+    listed = b"\x07x-deathA" + len(items).to_bytes(4, "big") + items
+    client.queue("d")
+    client.queue("q", arguments=letters_to("d"))
+    table = len(listed).to_bytes(4, "big") + listed
+    client.feed(publish_octets(b"", flags=HEADERS, properties=table))
+    reject(client)
+    assert fetch(client, "d").header.count(items) == 1
