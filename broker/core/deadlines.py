@@ -91,6 +91,20 @@ class Deadlines:
             firsts.append(self._due[0][0])
         return min(firsts, default=None)
 
+    @property
+    def has_near(self) -> bool:
+        """Whether anything is near, or due."""
+        return bool(self._due or self._starts[WIDTH_MS])
+
+    def may_be_due(self, now: int) -> bool:
+        """Whether some are due, as far as is known without a look at those of wider buckets."""
+        is_due = bool(self._due) and self._due[0][0] <= now
+        return is_due or any(heap and heap[0][1][0] <= now for heap in self._starts.values())
+
+    def is_behind(self, now: int) -> bool:
+        """Whether the next `take` will take up more that comes nearer."""
+        return any(heap and heap[0][0] <= now for heap in self._starts.values())
+
     def take(self, now: int, most: int) -> list[int]:
         """Takes the numbers that are due, in the order of their deadlines, at most so many. None
         while some that may be due are still being taken up."""

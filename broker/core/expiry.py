@@ -147,8 +147,7 @@ class Expiry:
         return not self.is_behind
 
     def _is_due(self, now: int) -> bool:
-        following = self._deadlines.next
-        if following is not None and following <= now:
+        if self._deadlines.may_be_due(now):
             return True
         deadline = self._first_deadline(is_final=False)
         return deadline is not None and deadline <= now
@@ -186,18 +185,18 @@ class Expiry:
         if self._deadlines:
             use_sparse(queue)
         if len(self._deadlines) > _COMPACT_FROM + 2 * queue.messages_ready:
-            self._deadlines.keep(set(ready_numbers(queue)).__contains__)
-            self._foreseen.clear()
+            ready = set(ready_numbers(queue))
+            self._deadlines.keep(ready.__contains__)
+            self._foreseen.keep(ready)
 
     @property
     def octets(self) -> int:
         """What counts as memory for all this, as of the last turn."""
-        return self._extra
+        return self._extra + self._foreseen.octets
 
     def _count(self) -> None:
         """Deadlines, and what is kept beside messages for their sake, take memory."""
         extra = len(self._deadlines) * DEADLINE_BYTES + sparse_bytes(self.queue)
-        extra += self._foreseen.octets
         self.queue.broker.memory_used += extra - self._extra
         self._extra = extra
 
@@ -242,8 +241,13 @@ class Expiry:
         earliest."""
         queue = self.queue
         due = self._take(self._deadlines.take(now, most))
-        if queue.paged is not None and self.needs_contents:
+        if queue.paged is None or not self._deadlines.has_near or not self.needs_contents:
+            self._foreseen.clear()
+        else:
             self._foreseen.expect(self._deadlines.near)
+            if not self._deadlines.is_behind(now):
+                # Those that are due first are known.
+                self._foreseen.read_on()
         while len(due) < most:
             deadline = self._first_deadline(is_final=is_final)
             if deadline is None or deadline > now:

@@ -92,6 +92,26 @@ def test_many_in_one_bucket_are_taken_up_in_parts_and_hold_back_nothing() -> Non
     assert all(at >= far + number % 1000 for number, at in first.items())
 
 
+def test_what_is_only_taken_up_is_not_said_to_be_due() -> None:
+    now = 10**9
+    deadlines = Deadlines()
+    far = now + 60_000
+    for number in range(3 * OPENED_AT_ONCE):
+        deadlines.add(far + number % 1000, number, now)
+    was_behind = 0
+    time = now
+    while not (taken := deadlines.take(time, 1)):
+        assert deadlines.next is not None
+        was_behind += deadlines.is_behind(time)
+        assert not deadlines.may_be_due(time)
+        assert deadlines.has_near == (time > now)
+        time = max(time + 1, deadlines.next)
+        if time >= far:
+            assert deadlines.may_be_due(time)
+    assert (taken, time) == ([0], far)
+    assert was_behind >= 2
+
+
 @examples(100)
 @given(st.lists(st.integers(2 * NEAR_MS, 10 * YEAR_MS), min_size=1, max_size=30))
 def test_what_is_far_away_is_told_once_before_it_is_due(delays: list[int]) -> None:

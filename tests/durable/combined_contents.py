@@ -10,7 +10,10 @@ from typing import cast
 
 from broker.core import records
 from broker.core.deadlines import DEADLINE_BYTES, Deadlines
+from broker.core.expiry import Expiry
 from broker.core.message import (
+    CONTENT,
+    MESSAGE_OVERHEAD,
     NUMBER,
     ORIGIN,
     PUBLISHED,
@@ -128,13 +131,24 @@ def memory_of(site: DurableSite, unacked: int) -> int:
         for lane in queue.lanes:
             octets += sum(map(entries_size, _lines(lane)))
             if lane.expiry is not None:
-                octets += lane.expiry.octets
+                octets += lane.expiry._extra + _foreseen_bytes(lane.expiry)
+            if lane.keyed is not None:
+                octets += lane.keyed._extra + entries_size(list(lane.keyed.near.values()))
             if lane.retries is not None:
                 waiting = list(lane.retries._waiting.values())
                 octets += entries_size(waiting) + DEADLINE_BYTES * len(waiting)
             for burial in site.broker.graves.lines.get(lane, ()):
                 octets += entries_size(burial.entries)
     return octets
+
+
+def _foreseen_bytes(expiry: Expiry) -> int:
+    """Octets of what was read before it is due, or is to be, as far as it is not due yet."""
+    foreseen = expiry._foreseen
+    pending = dict(_deadlines(expiry._deadlines))
+    messages = [m for number, m in foreseen._contents.items() if m and number in pending]
+    octets = sum(len(message[CONTENT]) + MESSAGE_OVERHEAD for message in messages)
+    return octets + (DEADLINE_BYTES * foreseen._coming.count if pending else 0)
 
 
 def _lines(lane: Queue) -> Iterator[Sequence[Entry]]:

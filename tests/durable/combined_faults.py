@@ -9,6 +9,7 @@ from broker.core import dead_letters, delay, graves, limits, retries
 from broker.core.dead_letters import Letters
 from broker.core.deaths import history
 from broker.core.expiry import Expiry
+from broker.core.foreseen import Foreseen
 from broker.core.journal import Journal
 from broker.core.message import Entry, Message, counted
 from broker.core.queue import Queue
@@ -20,6 +21,7 @@ from broker.wire.table import Field
 from tests.durable.faults import Fault, requeue_behind
 
 KIND = "features"
+WAITING = "waiting"
 delay_ms = retries.delay_ms
 has_room = limits.has_room
 send = Letters.send
@@ -62,11 +64,22 @@ def forget_nothing(retries: Retries, entries: list[Entry]) -> None:
     """What waited counts as memory for ever."""
 
 
+def take_another(foreseen: Foreseen, number: int) -> Message | None:
+    message = take_read(foreseen, number)
+    others = [other for other in foreseen._contents.values() if other is not None]
+    return others[0] if message is not None and others else message
+
+
+def keep_for_ever(foreseen: Foreseen, number: int) -> Message | None:
+    return foreseen._contents.get(number)
+
+
 def fire_late(timers: Timers, timed: Any, due: int | None) -> None:
     set_timer(timers, timed, None if due is None else due + 20)
 
 
 set_timer = Timers.set
+take_read = Foreseen.pop
 
 COMBINED_FAULTS: dict[str, Fault] = {
     "a dead letter is lost": Fault("conservation", Letters, "send", lose_the_last, KIND),
@@ -87,6 +100,12 @@ COMBINED_FAULTS: dict[str, Fault] = {
     ),
     "everything is late": Fault("time", Timers, "set", fire_late, KIND),
     "what comes back goes to the end": Fault("order", Queue, "take_back", return_behind, KIND),
+    "what is read before it is due is given to others": Fault(
+        "conservation", Foreseen, "pop", take_another, WAITING
+    ),
+    "what is read before it is due stays for ever": Fault(
+        "memory", Foreseen, "pop", keep_for_ever, WAITING
+    ),
     "what waited counts for ever": Fault("memory", Retries, "_let_go", forget_nothing, KIND),
 }
 COMBINED_SURVIVORS = (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from broker.core import cleaner, consumer, lasting, paging, reading
+from broker.core import cleaner, consumer, deadlines, foreseen, lasting, paging, reading
 from broker.protocol import channel
 from tests.durable.combined_machine import CombinedMachine
 from tests.durable.combined_play import play_combined
@@ -36,6 +36,8 @@ KINDS = {
     "backlog": Kind(play_backlog, DurableMachine, 30_000, 300, 0.4),
     "disk": Kind(play_disk, DiskMachine, 30_000, 300, 0.5),
     "features": Kind(play_combined, CombinedMachine, 0, 300, 0.85),
+    # Most of what waits is in a log alone, and read before it is due.
+    "waiting": Kind(play_combined, CombinedMachine, 25_000, 300, 0.85),
 }
 
 
@@ -48,6 +50,13 @@ def make_small(assign: Assign, kind: str = "play") -> None:
     assign(paging, "HEAD_BYTES", KINDS[kind].head_bytes)
     assign(reading, "FETCH_BYTES", 300)
     assign(lasting, "AHEAD", 8)
+    assign(deadlines, "SPAN", 4)
+    assign(deadlines, "NEAR_MS", 4 * deadlines.WIDTH_MS)
+    assign(foreseen, "READ_AT_ONCE", 3)
+    assign(foreseen, "LOOKED_AT", 6)
+    assign(foreseen, "SORTED_AT_ONCE", 6)
+    assign(foreseen, "READ_BYTES", 600)
+    assign(foreseen, "ROOM_SHARE", 1)
     for module in (consumer, channel):
         assign(module, "BATCH_MAX", 4)
 

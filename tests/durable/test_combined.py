@@ -35,6 +35,8 @@ HINTS = {
     "a retry waits too long": 2,
     "a message is delayed too long": 2,
     "it came back once more than it did": 4,
+    "what is read before it is due is given to others": 2,
+    "what is read before it is due stays for ever": 15,
 }
 """Where to look first."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.core import foreseen, paging
 from broker.core.deadlines import NEAR_MS
@@ -12,6 +14,7 @@ from tests.durable.test_delayed import declare as declare_delayed
 from tests.durable.test_delayed import delay, store
 from tests.durable.test_dying import NOW, declare, expiring, left, wait
 from tests.protocol.client import Basic, Client, Queue, publish_octets
+from tests.wire.profiles import examples
 
 DUE = NOW + 20 * NEAR_MS
 """When the first of the messages that are looked at are due."""
@@ -26,6 +29,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "HEAD_BYTES", 1_000)
     monkeypatch.setattr(paging, "HEAD_BYTES_MIN", 100)
     monkeypatch.setattr(paging, "RECORD_BYTES", 2_000)
+    monkeypatch.setattr(foreseen, "ROOM_SHARE", 1)
 
 
 def begin(kind: str = "delayed") -> tuple[DurableSite, Client, CoreQueue]:
@@ -149,8 +153,9 @@ def test_those_that_are_due_first_are_read_first(monkeypatch: pytest.MonkeyPatch
     assert line.expiry is not None
     site.wait_until(DUE - NEAR_MS)
     site.log.answer(1)
-    stop = line.paged.stop
-    assert set(line.expiry._foreseen._contents) >= set(range(stop - 10, stop))
+    read = [number for number, message in line.expiry._foreseen._contents.items() if message]
+    assert len(read) == 10
+    assert min(read) >= line.paged.stop - foreseen.WINDOW_MS
 
 
 def test_a_message_that_leaves_before_it_is_due_leaves_nothing_here() -> None:
@@ -213,3 +218,156 @@ def test_it_counts_as_memory() -> None:
     line.touch()
     site.broker.run_deliveries()
     assert site.broker.memory_used == used - octets
+
+
+def test_a_message_with_two_deadlines_is_read_and_counted_once() -> None:
+    """It came back, so that it is known twice when it is due."""
+    site, client, line = begin("letters")
+    assert line.expiry is not None
+    assert line.paged is not None
+    first = line.paged.first
+    for number in range(first, first + 8):
+        line.expiry._deadlines.add(DUE + 50, number, site.broker.timers.now)
+        line.expiry._deadlines.add(DUE + 50, number, site.broker.timers.now)
+    wait(site, DUE - 10)
+    assert octets_of(line) > 0
+    wait(site, DUE + 100)
+    assert octets_of(line) == 0
+    client.tell(Queue.Purge, queue="q")
+    client.tell(Queue.Purge, queue="d")
+    site.settle_down()
+    assert site.broker.memory_used == line.expiry.octets
+
+
+def test_many_octets_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreseen, "READ_BYTES", 1000)
+    site, _, line = begin()
+    site.wait_until(DUE - NEAR_MS)
+    sizes: list[int] = []
+    while site.log.reads:
+        sizes.append(sum(size for _, _, size in site.log.reads[0][0]))
+        site.log.answer(1)
+    assert len(sizes) > 5
+    assert max(sizes) <= 1000
+    assert octets_of(line) > 100 * len(SOON)
+
+
+def test_what_is_larger_than_its_room_is_read_when_it_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(foreseen, "ROOM_SHARE", 0.001)
+    site, _, line = begin()
+    site.wait_until(DUE - NEAR_MS)
+    assert not site.log.reads
+    wait(site, DUE + 100)
+    assert left(site, "q") == SOON
+    assert octets_of(line) == 0
+
+
+def test_it_is_not_read_before_while_much_memory_is_used() -> None:
+    site, _, line = begin()
+    more = site.broker.pager.mark + site.broker.limits.memory // 4
+    # Others have it.
+    site.broker.memory_used += more
+    wait(site, DUE - 10)
+    assert line.expiry is not None
+    assert not line.expiry._foreseen._contents
+    wait(site, DUE + 100)
+    site.broker.memory_used -= more
+    assert left(site, "q") == SOON
+    assert octets_of(line) == 0
+
+
+def test_it_counts_as_memory_as_soon_as_it_is_there() -> None:
+    site, _, line = begin()
+    site.wait_until(DUE - NEAR_MS)
+    octets, used = octets_of(line), site.broker.memory_used
+    site.log.answer(len(site.log.reads))
+    assert octets_of(line) > octets
+    assert site.broker.memory_used - used == octets_of(line) - octets
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_read_in_time_is_not_remembered_for_ever(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreseen, "READ_AT_ONCE", 1)
+    site, _, line = begin(kind)
+    site.wait_until(DUE + 100)
+    assert line.expiry is not None
+    # A disk that answers once.
+    site.log.answer(1)
+    wait(site, DUE + 200)
+    assert (line.expiry._foreseen._coming.count, octets_of(line)) == (0, 0)
+
+
+def test_those_that_are_read_into_memory_are_not_remembered() -> None:
+    site, client, line = begin("letters")
+    site.wait_until(DUE - NEAR_MS)
+    assert site.log.reads
+    client.tell(Basic.Consume, queue="q", consumer_tag="c")
+    site.settle_down()
+    assert line.paged is None
+    wait(site, DUE + 100)
+    assert octets_of(line) == 0
+    assert arrived(site, "letters") == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_letters_what_was_read_is_let_go(kind: str) -> None:
+    """The queue has a dead-letter exchange no more; what is delayed is routed in any case."""
+    site, _, line = begin(kind)
+    wait(site, DUE - NEAR_MS // 2)
+    line.follow(line.rules._replace(dead_letter_exchange=None))
+    wait(site, DUE + 100)
+    assert octets_of(line) == 0
+    assert arrived(site, kind) == (len(SOON) if kind == "delayed" else 0)
+
+
+pairs = st.tuples(st.integers(0, 2000), st.integers(0, 40))
+
+
+@examples(200)
+@given(
+    st.lists(st.one_of(st.lists(pairs, max_size=30), st.integers(0, 400)), max_size=12),
+    st.integers(0, 20),
+)
+def test_all_that_come_and_are_not_due_are_taken_the_first_ones_first(
+    steps: list[list[tuple[int, int]] | int], least: int
+) -> None:
+    coming = foreseen._Coming()
+    model: list[tuple[int, int]] = []
+    now = 0
+    for step in steps:
+        if isinstance(step, int):
+            now += step
+            coming.forget(now)
+        else:
+            coming.add(step)
+            model += step
+        model = [pair for pair in model if pair[0] > now and pair[1] >= least]
+        following = coming.next(now, least)
+        assert (following is None) == (not model)
+        if following is not None:
+            assert following in model
+            model.remove(following)
+            coming.pop()
+        assert coming.count >= len(model)
+    while (following := coming.next(now, least)) is not None:
+        model.remove(following)
+        coming.pop()
+    assert (model, coming.count) == ([], 0)
+
+
+def test_few_are_sorted_at_once_however_many_come() -> None:
+    coming = foreseen._Coming()
+    count = 5 * foreseen.SORTED_AT_ONCE
+    coming.add([(1000 + place * 7919 % 40, place * 104_729 % count) for place in range(count)])
+    taken: list[tuple[int, int]] = []
+    while (following := coming.next(0, 0)) is not None:
+        coming.pop()
+        assert len(coming._line[0]) < foreseen.SORTED_AT_ONCE
+        taken.append(following)
+    assert len({number for _, number in taken}) == count
+    ends = [deadline // foreseen.WINDOW_MS for deadline, _ in taken]
+    assert ends == sorted(ends)
