@@ -7,7 +7,7 @@ destination when both are gone. Arguments are the same when they compare equal.
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping
 from typing import ClassVar, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 D = TypeVar("D", bound=Hashable)
@@ -133,6 +133,11 @@ class Exchange(ABC, Generic[D]):
         self._bindings: dict[Identity[D], Binding[D]] = {}
         # A dict serves as a set that keeps the order of binding.
         self._identities: dict[D, dict[Identity[D], None]] = {}
+
+    @property
+    def compared(self) -> Container[str]:
+        """The names of the headers that `route` looks at now: others need not be given."""
+        return ()
 
     def bind(self, binding_key: str, destination: D, arguments: Headers) -> bool:
         """Add a binding; False if it exists already.

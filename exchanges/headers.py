@@ -11,6 +11,8 @@ Each message is compared with every binding, as the arguments of bindings have n
 by. Destinations come in the order in which they were bound.
 """
 
+from collections import Counter
+from collections.abc import Container
 from typing import ClassVar, Generic
 
 from exchanges.base import Binding, BindingArgumentError, D, Exchange, Headers, Identity
@@ -34,6 +36,12 @@ class HeadersExchange(Exchange[D]):
     def __init__(self) -> None:
         super().__init__()
         self._patterns: dict[Identity[D], _Pattern[D]] = {}
+        self._names: Counter[str] = Counter()
+
+    @property
+    def compared(self) -> Container[str]:
+        """The names of all headers that a binding is about."""
+        return self._names
 
     def route(self, routing_key: str, headers: Headers) -> tuple[D, ...]:
         """The destinations of all bindings whose arguments match these headers."""
@@ -48,16 +56,20 @@ class HeadersExchange(Exchange[D]):
         )
 
     def _add_route(self, identity: Identity[D], binding: Binding[D]) -> None:
-        self._patterns[identity] = _Pattern(binding)
+        pattern = self._patterns[identity] = _Pattern(binding)
+        self._names.update(pattern.names)
 
     def _remove_route(self, identity: Identity[D], binding: Binding[D]) -> None:
-        del self._patterns[identity]
+        for name in self._patterns.pop(identity).names:
+            self._names[name] -= 1
+            if not self._names[name]:
+                del self._names[name]
 
 
 class _Pattern(Generic[D]):
     """The arguments of one binding, made ready for comparing."""
 
-    __slots__ = ("destination", "equal", "matches_all", "present")
+    __slots__ = ("destination", "equal", "matches_all", "names", "present")
 
     def __init__(self, binding: Binding[D]) -> None:
         mode = _mode(binding.arguments)
@@ -67,6 +79,7 @@ class _Pattern(Generic[D]):
             for name, value in binding.arguments.items()
             if name != X_MATCH and (with_x or not name.startswith("x-"))
         }
+        self.names = list(compared)
         self.destination = binding.destination
         self.matches_all = mode.startswith("all")
         self.present = {name for name, value in compared.items() if value in NO_VALUE}

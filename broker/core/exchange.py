@@ -176,11 +176,6 @@ class _Argument:
         return hash(str(self._plain))
 
 
-def header_values(table: Table) -> dict[str, object]:
-    """The headers of a message as `exchanges` compares them with binding arguments."""
-    return {name: plain(field) for name, field in table.items()}
-
-
 def binding_arguments(table: Table) -> dict[str, object]:
     """The arguments of a binding for `exchanges`; None stands for void, which means presence.
     `x-match` stays a field, since the error text about it names its type."""

@@ -49,6 +49,10 @@ FULL_FROM: Final = 2
 no alarm, as its connection may be one that consumes."""
 
 
+_COPIES: Final = b"CC"
+"""What the header frame of a message has that has further routing keys."""
+
+
 class History(Queue):
     """The last messages of one exchange, the oldest first."""
 
@@ -153,9 +157,10 @@ class History(Queue):
         vhost = self.broker.vhosts[self.vhost_name]
         for message in messages:
             header = header_of(message)
-            headers = properties.headers_table(header)
-            copies = [*carbon_copies(headers), *carbon_copies(headers, BCC)]
-            keys = [message[ORIGIN][ROUTING_KEY], *copies]
+            keys = [message[ORIGIN][ROUTING_KEY]]
+            if _COPIES in header:
+                headers = properties.headers_table(header)
+                keys += [*carbon_copies(headers), *carbon_copies(headers, BCC)]
             found, _ = vhost.route(destination, keys, seen(header))
             waiting, targets = apart(found)
             vhost.enqueue(waiting, message)

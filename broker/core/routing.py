@@ -5,13 +5,13 @@ Nothing of a message is decoded that no exchange on its way asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.delay import delay_of
-from broker.core.exchange import Destination, Exchange, header_values
+from broker.core.exchange import Destination, Exchange
 from broker.wire import properties
-from broker.wire.table import Table, plain
+from broker.wire.table import Field, plain, read_fields
 from exchanges import KeyFrom, KeySource
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ class Passage:
     exchange, `judged` says who knows duplicates of it; None where nobody is to judge."""
 
     __slots__ = (
-        "_compared",
         "_header",
-        "_headers",
         "_random_bytes",
         "has_waited",
         "judged",
@@ -58,32 +56,24 @@ class Passage:
         self.steps = 0
         self._header = header
         self._random_bytes = random_bytes
-        self._headers: Table | None = None
-        self._compared: dict[str, object] | None = None
 
-    @property
-    def headers(self) -> Table:
-        """Its headers, with wire types."""
-        headers = self._headers
-        if headers is None:
-            headers = properties.headers_table(self._header) if self._header else {}
-            self._headers = headers
-        return headers
+    def values(self, names: Container[str]) -> dict[str, object]:
+        """Those of its headers that have these names, as `exchanges` compares them with the
+        arguments of bindings."""
+        if not self._header:
+            return {}
+        table = read_fields(properties.table_octets(self._header), names)
+        return {name: plain(field) for name, field in table.items()}
 
-    @property
-    def compared(self) -> dict[str, object]:
-        """Its headers as `exchanges` compares them."""
-        compared = self._compared
-        if compared is None:
-            compared = self._compared = header_values(self.headers)
-        return compared
+    def _field(self, name: str) -> Field | None:
+        return properties.header_field(self._header, name) if self._header else None
 
     @property
     def is_kept(self) -> bool:
         """Whether an exchange may keep it for who is bound later."""
         if _NO_STORE.encode() not in self._header:
             return True
-        field = self.headers.get(_NO_STORE)
+        field = self._field(_NO_STORE)
         return field is None or field.type != "bool" or field.value is not True
 
     def is_delayed(self, now: int) -> bool:
@@ -101,7 +91,7 @@ class Passage:
         return self._property_text(source.name)
 
     def _header_text(self, name: str) -> str:
-        field = self.headers.get(name)
+        field = self._field(name)
         if field is None or field.value is None:
             return ""
         if isinstance(field.value, str):
@@ -166,7 +156,7 @@ def _destinations(vhost: VHost, exchange: Exchange, message: Passage) -> Collect
     if exchange.name == "":
         return [queue for key in keys if (queue := vhost.queues.get(key)) is not None]
     router = exchange.router
-    headers = message.compared if router.needs_headers else {}
+    headers = message.values(router.compared) if router.needs_headers else {}
     if router.is_selective:
         return router.route(message.key_from(router.key_source), headers)
     if len(keys) == 1:

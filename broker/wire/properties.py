@@ -180,7 +180,8 @@ def headers_table(header: bytes) -> Table:
 def header_field(header: bytes, name: str) -> Field | None:
     """One top-level entry of the `headers` property of a header frame; None if it is absent."""
     start, end = _find(header, HEADERS)
-    return find_field(header, start + 4, end, name.encode()) if start != end else None
+    octets = name.encode("utf-8", "surrogateescape")
+    return find_field(header, start + 4, end, octets) if start != end else None
 
 
 def first_text(header: bytes, label: bytes) -> bytes | None:

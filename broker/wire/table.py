@@ -9,7 +9,7 @@ not passed it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 TABLE_DEPTH_MAX = 100
@@ -232,6 +232,26 @@ def find_field(octets: bytes, at: int, end: int, name: bytes) -> Field | None:
         size = sizes[octets[at]]
         at += 1 + (size if size >= 0 else 4 + int.from_bytes(octets[at + 1 : at + 5], "big"))
     return None
+
+
+def read_fields(octets: bytes, names: Container[str]) -> Table:
+    """The top-level fields of these names; no other is decoded. The octets of the table (without
+    the length) have passed `check_table`. Of equal names the first counts."""
+    sizes = FIELD_SIZES
+    found: Table = {}
+    at = 0
+    end = len(octets)
+    while at < end:
+        start = at + 1
+        place = start + octets[at]
+        size = sizes[octets[place]]
+        at = place + 1 + size
+        if size < 0:
+            at = place + 5 + int.from_bytes(octets[place + 1 : place + 5], "big")
+        name = octets[start:place].decode("utf-8", "surrogateescape")
+        if name in names and name not in found:
+            found[name] = _read_value(octets, place)[0]
+    return found
 
 
 def remove_fields(payload: bytes, names: Iterable[str]) -> bytes:

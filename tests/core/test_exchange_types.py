@@ -47,6 +47,12 @@ def test_key_is_what_the_source_names(source: KeySource, key: str, missing: str)
     assert passage().key_from(source) == missing
 
 
+def test_name_of_a_header_may_be_any_octets() -> None:
+    header = header_frame(1, 0, HEADERS, encode_table({"h\udcff": Field("longstr", "v")}))
+    assert passage(header).key_from(KeySource(KeyFrom.HEADER, "h\udcff")) == "v"
+    assert passage(header).values(["h\udcff"]) == {"h\udcff": b"v"}
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -158,3 +158,21 @@ def test_a_refused_binding_changes_nothing() -> None:
 
 def test_unbinding_with_a_bad_x_match_is_no_error() -> None:
     assert not HeadersExchange[str]().unbind("", "queue", {"x-match": "some"})
+
+
+def test_headers_that_are_compared_are_those_of_the_bindings_there_are() -> None:
+    exchange = HeadersExchange[str]()
+    names = ("a", "b", "c", "x-d", "x-match")
+
+    def compared() -> set[str]:
+        return {name for name in names if name in exchange.compared}
+
+    arguments = {"a": 1, "b": None, "x-d": 1}
+    exchange.bind("", "q", arguments)
+    assert compared() == {"a", "b"}
+    exchange.bind("", "q", {"b": 2, "x-d": 1, "x-match": "any-with-x"})
+    assert compared() == {"a", "b", "x-d"}
+    exchange.unbind("", "q", arguments)
+    assert compared() == {"b", "x-d"}
+    exchange.unbind("", "q", {"b": 2, "x-d": 1, "x-match": "any-with-x"})
+    assert compared() == set()

@@ -19,6 +19,7 @@ from broker.wire.table import (
     decode_table,
     encode_table,
     plain,
+    read_fields,
     remove_fields,
 )
 from tests.wire.profiles import examples
@@ -277,6 +278,22 @@ def test_removing_a_field_leaves_the_others_bit_for_bit(octets: bytes, name: str
     removed = remove_fields(octets, [name])
     before.pop(name, None)
     assert encode_table(before)[4:] == removed
+
+
+@examples(60)
+@given(wire_tables, st.sets(st.sampled_from(["a", "b", "BCC", ""])))
+def test_fields_that_are_asked_for_are_those_of_the_whole_table(
+    octets: bytes, names: set[str]
+) -> None:
+    whole = decode_table(octets)
+    # What is not a number does not equal itself.
+    expected = {name: field for name, field in whole.items() if name in names}
+    assert str(read_fields(octets, names)) == str(expected)
+    assert str(read_fields(octets, whole)) == str(whole)
+
+
+def test_of_equal_names_the_first_is_read() -> None:
+    assert read_fields(b"\x01ab\x01\x01bb\x02\x01ab\x03", "a") == {"a": Field("byte", 1)}
 
 
 def test_removing_takes_every_field_of_that_name_and_none_inside_others() -> None:
