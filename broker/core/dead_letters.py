@@ -103,6 +103,10 @@ class Letters:
         """Publishes one. False if it came to no queue."""
         content, header_size, origin, framing = message
         header = content[:header_size]
+        if not origin[PERSISTENT] and self._broker.lasts and properties.says_persistent(header):
+            # Its queue does not last, where it goes may.
+            exchange_name, key, tail, _, published, ttl = origin
+            origin = exchange_name, key, tail, True, published, ttl
         letter = self._letter
         if letter is None or self._last != (header, *origin[:PUBLISHED]) or not letter.way.is_fixed:
             letter = self._letter = self._make_letter(vhost, exchange, header, origin)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker.core.consumer import Consumer
 from broker.core.message import NUMBER, Entry, entries_size, entry_size
 from broker.core.reading import fetch, is_bare, read_returned
-from broker.core.rounds import deal_rounds
+from broker.core.rounds import count_again, deal_rounds
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
@@ -66,6 +66,7 @@ def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
     if limit >= len(ready) and queue.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
         entries = list(ready)
         ready.clear()
+        count_again(queue, entries)
         queue.hand_over(consumer, entries, queue.ready_bytes)
         return
     if ready[-1][NUMBER] > last:
@@ -79,6 +80,7 @@ def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
         # The first ones are larger than most.
         size -= entry_size(entries[-1])
         ready.appendleft(entries.pop())
+    count_again(queue, entries)
     queue.hand_over(consumer, entries, size)
 
 

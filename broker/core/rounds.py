@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from broker.core.consumer import Line
-from broker.core.message import NUMBER, entries_size
+from broker.core.message import NUMBER, RETURNS, Entry, entries_size
 
 if TYPE_CHECKING:
     from broker.core.queue import Queue
@@ -39,6 +39,14 @@ def deal_rounds(queue: Queue, line: Line) -> bool:
         return False
     for _ in entries:
         ready.popleft()
+    count_again(queue, entries)
     for consumer, share, size in zip(line, shares, sizes, strict=True):
         queue.hand_over(consumer, share, size)
     return True
+
+
+def count_again(queue: Queue, entries: list[Entry]) -> None:
+    """Counts those of these new deliveries that had been handed out before the broker started."""
+    if queue.lasting is not None and entries[0][NUMBER] <= queue.lasting.recovered_to:
+        again = sum([1 for entry in entries if entry[RETURNS]])
+        queue.broker.counters.messages_redelivered += again

@@ -107,6 +107,11 @@ def is_persistent(octets: bytes, at: int, flags: int) -> bool:
     return octets[at] == _PERSISTENT
 
 
+def says_persistent(header: bytes) -> bool:
+    """Whether a header frame, checked before, has delivery mode 2."""
+    return is_persistent(header, _FIRST_PROPERTY, flags_of(header))
+
+
 def priority(octets: bytes) -> int:
     """The priority that the header frame at the beginning of these octets has, checked before; 0 if
     it has none."""
