@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 from broker.core.consumer import Consumer, Line
 from broker.core.least_loaded import LeastLoadedLine
-from broker.core.message import MESSAGE, NUMBER, ORIGIN, RETURNS, Entry, entries_size, entry_size
+from broker.core.message import (
+    MESSAGE,
+    NUMBER,
+    ORIGIN,
+    PUBLISHED,
+    RETURNS,
+    Entry,
+    entries_size,
+    entry_size,
+    with_time,
+)
 from broker.core.reading import is_bare
 
 if TYPE_CHECKING:
@@ -91,9 +101,11 @@ def next_waiting(queue: KeyedQueue) -> int | None:
 
 
 def _is_late(queue: KeyedQueue, entry: Entry) -> bool:
-    """Whether a message has expired under the TTL of the queue."""
+    """Whether a message has expired under the TTL of the queue. One whose own time is over is gone,
+    unless it lives no time at all, and is for who has room."""
     assert queue.expiry is not None
-    deadline = queue.expiry.deadline(entry[MESSAGE][ORIGIN])
+    origin = entry[MESSAGE][ORIGIN]
+    deadline = queue.expiry.deadline(with_time(origin, origin[PUBLISHED]))
     return deadline is not None and deadline <= queue.broker.timers.now
 
 

@@ -203,14 +203,15 @@ class Channel:
             if place:
                 # As one by one: who was woken by the last group goes first.
                 self.connection.broker.run_deliveries()
-            consumer.queue.settle(entries)
+            # Its room comes first: what may go out when a key is free, is for who may have it.
             self.release_room(consumer, len(entries))
+            consumer.queue.settle(entries)
 
     def reject(self, groups: list[Group]) -> None:
         """Lets these deliveries die, and makes room for others."""
         for consumer, entries in groups:
-            consumer.queue.reject(entries)
             self.release_room(consumer, len(entries))
+            consumer.queue.reject(entries)
 
     def requeue(self, groups: list[Group], *, failed: bool = False) -> None:
         """Gives these deliveries back to their queues; `failed` is whether the client said so."""

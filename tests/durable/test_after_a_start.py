@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from broker.wire.table import Field
@@ -11,7 +13,7 @@ from tests.protocol.client import Basic, Client, Queue, text
 NOW = 1_000_000
 
 
-def declare(site: DurableSite, client: Client, name: str, **more: object) -> None:
+def declare(site: DurableSite, client: Client, name: str, **more: Any) -> None:
     client.tell(Queue.Declare, queue=name, **more)
     site.settle_down()
     assert client.read()[0].kind is Queue.DeclareOk

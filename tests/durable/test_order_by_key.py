@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from broker.core import paging, reading
-from broker.wire.properties import DELIVERY_MODE, HEADERS
+from broker.wire.methods import Method, shortstr
+from broker.wire.properties import DELIVERY_MODE, EXPIRATION, HEADERS
 from broker.wire.table import Field, encode_table
 from tests.durable.site import DurableSite
 from tests.protocol.client import Basic, Client, Queue, publish_octets, text
@@ -248,3 +249,49 @@ def test_what_others_passed_is_not_redelivered_after_a_clean_stop(*, cleanly: bo
         (b"a2", not cleanly),
         (b"b2", not cleanly),
     ]
+
+
+@pytest.mark.parametrize("argument", ["x-group-by", "x-fair-by"])
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_lives_no_time_at_all_is_for_who_has_room_and_stops_nobody(
+    argument: str, *, durable: bool
+) -> None:
+    """Also where the queue has a TTL that is longer."""
+    site = DurableSite(now=1_000)
+    client = site.connect()
+    arguments = {argument: text("key"), "x-message-ttl": Field("signedint", 3_000)}
+    client.tell(Queue.Declare, queue="q", durable=durable, arguments=arguments)
+    site.settle_down()
+    client.tell(Basic.Qos, prefetch_count=2)
+    client.tell(Basic.Consume, queue="q")
+    client.read()
+    octets = b""
+    for number, lifetime in enumerate(("0", "30", "0", "500")):
+        properties = b"\x02" + shortstr(lifetime)
+        flags = DELIVERY_MODE | EXPIRATION
+        octets += publish_octets(b"%d" % number, flags=flags, properties=properties)
+    client.feed(octets)
+    site.settle_down()
+    assert client.bodies() == [b"0", b"1"]
+    client.tell(Basic.Ack, delivery_tag=2, multiple=True)
+    site.settle_down()
+    assert client.bodies() == [b"3"]
+
+
+@pytest.mark.parametrize("kind", [Basic.Ack, Basic.Reject])
+def test_a_key_that_is_free_again_is_for_the_consumer_that_comes_first(kind: type[Method]) -> None:
+    """Whose room comes of the same settlement."""
+    site = DurableSite()
+    client = site.connect(channels=2)
+    declare(client, ROOMS)
+    for channel, rank in ((1, 5), (2, 0)):
+        client.tell(Basic.Qos, channel, prefetch_count=1)
+        arguments = {"x-priority": Field("signedint", rank)}
+        client.tell(Basic.Consume, channel, queue="q", arguments=arguments)
+    site.settle_down()
+    publish(client, "a", 2)
+    site.settle_down()
+    assert [each.channel for each in client.read() if each.kind is Basic.Deliver] == [1]
+    client.tell(kind, delivery_tag=1)
+    site.settle_down()
+    assert [each.channel for each in client.read()] == [1]
