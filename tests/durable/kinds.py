@@ -13,6 +13,8 @@ from tests.durable.combined_machine import CombinedMachine
 from tests.durable.combined_play import play_combined
 from tests.durable.disk import DiskMachine
 from tests.durable.machine import DurableMachine
+from tests.durable.mixed_judge import MixedMachine
+from tests.durable.mixed_play import play_mixed
 from tests.durable.simulation import play, play_backlog, play_disk
 
 Assign = Callable[[object, str, object], None]
@@ -25,7 +27,7 @@ class Kind:
     none; `head_bytes` is what each queue keeps in memory."""
 
     play: Callable[..., Any]
-    machine: type[DurableMachine | CombinedMachine]
+    machine: type[DurableMachine | CombinedMachine | MixedMachine]
     memory: int
     head_bytes: int
     persistent_share: float
@@ -38,6 +40,7 @@ KINDS = {
     "features": Kind(play_combined, CombinedMachine, 0, 300, 0.85),
     # Most of what waits is in a log alone, and read before it is due.
     "waiting": Kind(play_combined, CombinedMachine, 25_000, 300, 0.85),
+    "mixed": Kind(play_mixed, MixedMachine, 0, 300, 0.85),
 }
 
 
