@@ -40,6 +40,7 @@ KINDS = {
     "features": Kind(play_combined, CombinedMachine, 0, 300, 0.85),
     # Most of what waits is in a log alone, and read before it is due.
     "waiting": Kind(play_combined, CombinedMachine, 25_000, 300, 0.85),
+    # All features, judged by invariants.
     "mixed": Kind(play_mixed, MixedMachine, 0, 300, 0.85),
 }
 

@@ -7,7 +7,7 @@ from itertools import chain
 from operator import itemgetter
 
 from broker.core.keyed import KeyedQueue
-from broker.core.message import NUMBER, Entry, entries_size
+from broker.core.message import NUMBER, Entry
 from broker.core.queue import Queue
 from broker.core.reading import BARE
 from tests.durable.combined_contents import Found, _deadlines, _found, contents, memory_of
@@ -47,9 +47,4 @@ def _ready(queue: KeyedQueue) -> Iterator[Entry]:
 def whole_memory_of(site: DurableSite, unacked: int) -> int:
     """Octets of memory that all messages, keys and ids of a broker count for, of which `unacked`
     are handed out."""
-    octets = memory_of(site, unacked) + sum(each.memory for each in site.broker.windows)
-    for queue in site.vhost.all_queues():
-        keyed = queue.keyed
-        if keyed is not None:
-            octets += keyed._extra + entries_size(list(keyed.near.values()))
-    return octets
+    return memory_of(site, unacked) + sum(each.memory for each in site.broker.windows)

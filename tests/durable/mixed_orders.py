@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from tests.durable.mixed_machine import Seen
+from tests.durable.mixed_hearing import Seen
 from tests.durable.mixed_world import Copy, QueueFacts, State, Subscription
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tests.durable.combined_model import Death, died, is_cycle
-from tests.durable.mixed_machine import Step
+from tests.durable.mixed_hearing import Step
 from tests.durable.mixed_world import LETTERS, WORK, Copy, State, World
 
 
