@@ -93,7 +93,8 @@ class Duplicates(MixedClients):
     def _stays(self, copy: Copy, places: Places) -> bool:
         """Whether it is still in its queue."""
         found = places.get((copy.family, copy.name), [])
-        is_held = any(s.copy is copy for held in self.held.values() for s in held.values())
+        seen = (each for held in self.held.values() for each in held.values())
+        is_held = any(each.copy is copy and each.holder.queue == copy.queue for each in seen)
         return is_held or any(queue == copy.queue for queue, _ in found)
 
     def _doubt_all(self) -> None:
