@@ -133,7 +133,9 @@ class Orders:
 
     def _shares(self, facts: QueueFacts, seen: list[Seen]) -> None:
         """The value that holds least is next."""
-        if facts.order != "shares" or facts.name not in self.machine.whole:
+        is_known = facts.name in self.machine.whole and not self.machine.limits
+        if facts.order != "shares" or not is_known:
+            # What has to be read first is passed by others.
             return
         held: dict[str | None, int] = {}
         for copy in self.world.of(facts.name, State.HELD):
