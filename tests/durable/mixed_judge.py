@@ -115,6 +115,9 @@ class MixedMachine(Duplicates):
             # It came in this step.
             return
         facts = self.world.queues[copy.queue]
+        if copy.holder not in facts.consumers:
+            # Policies that change do not reach who consumes no more.
+            return
         timeout = facts.timeout_of(copy.holder)
         started, action = copy.held_since, facts.action_of(copy.holder)
         is_late = timeout and started[0] + timeout <= self.now
@@ -279,7 +282,7 @@ class MixedMachine(Duplicates):
                 facts = self.world.queues[copy.queue]
                 timeout = facts.timeout_of(copy.holder)
                 end = copy.held_since[1] + timeout + max(timeout // MARKS, MARK_MIN_MS)
-                is_late = timeout and facts.exists and copy.holder.tag and end < self.now
+                is_late = timeout and copy.holder in facts.consumers and end < self.now
                 self.check("timeouts", not is_late, f"late since {end}: {copy}")
 
     def _check_counts(self) -> None:

@@ -127,6 +127,9 @@ class Orders:
                 told = f"{consumer} got something, and {other} has room"
                 self._check("consumer priority", other.rank <= consumer.rank, told)
                 is_fewest = facts.turns == "least-loaded" and other.rank == consumer.rank
+                # What was late may count for who had it until it is settled.
+                late = self.machine.late[consumer.channel] or self.machine.late[other.channel]
+                is_fewest = is_fewest and not late
                 has_more = self._holds(consumer) - 1 > self._holds(other)
                 if is_fewest and not consumer.no_ack:
                     self._check("least loaded", not has_more, told)

@@ -117,7 +117,8 @@ class Paths:
         if copy in self.refused and self.world.queues[one.queue].rules.is_limited:
             self.is_unsure = True
             return "refused"
-        if copy in self.doubtful:
+        may_be_another = self.step.is_open and copy.identity is not None
+        if copy in self.doubtful or may_be_another:
             self.is_unsure = True
             self.came[one.queue] += 1
             return "a duplicate, perhaps"
