@@ -52,7 +52,7 @@ class Duplicates(MixedClients):
             if identity is None or (sent.by_way == LATER and sent.copies[0].state is State.DELAYED):
                 continue
             if sent.by_way == ONCE:
-                known = self.world.once.knows(identity, self.now)
+                known = None if self._is_short() else self.world.once.knows(identity, self.now)
                 if known:
                     duplicates |= set(sent.copies)
                     self.dropped += 1
@@ -110,12 +110,18 @@ class Duplicates(MixedClients):
                     facts.window.doubts(identities)
                 facts.latest |= dict.fromkeys(identities)
 
+    def _is_short(self) -> bool:
+        """Whether ids had to go since they took too much memory."""
+        return any(event == "deduplication_short" for event, _ in self.site.notes)
+
     def _known(self, copy: Copy, taken: dict[str, dict[str, Copy]]) -> bool | None:
         """Whether its queue has taken a message with this id; None if nobody knows."""
         facts = self.world.queues[copy.queue]
         identity = copy.identity or ""
         if not facts.remembers or not facts.exists:
             return False
+        if self._is_short():
+            return None
         if facts.window is not None:
             return facts.window.knows(identity, self.now)
         if identity in taken[copy.queue]:

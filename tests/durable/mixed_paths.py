@@ -59,7 +59,8 @@ class Paths:
             for number, other in enumerate(points[1:]):
                 fate = self._go(copy, one, other, is_first=number == 0)
                 if other.returns is None and other.deaths == one.deaths:
-                    back = self.way_back(copy, is_first=number == 0) is not None
+                    how = self.way_back(copy, is_first=number == 0)
+                    back = one.state is State.HELD and how is not None
                     other = replace(other, returns=(one.returns or 0) + back)  # noqa: PLW2901
                 one = other
             return fate
