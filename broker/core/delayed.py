@@ -17,7 +17,7 @@ from broker.core import delay
 from broker.core.dead_letters import carbon_copies
 from broker.core.duplicates import Judged
 from broker.core.expiry import Expiry
-from broker.core.graves import let_go
+from broker.core.graves import first_of, let_go
 from broker.core.lines import discard, ready_numbers, use_sparse
 from broker.core.message import (
     BCC,
@@ -39,7 +39,7 @@ from broker.core.message import (
     with_time,
 )
 from broker.core.queue import Queue
-from broker.core.reading import BARE, is_bare, read_contents, where
+from broker.core.reading import BARE, Again, is_bare, read_contents, where
 from broker.core.routing import Passage, find_queues
 from broker.wire import properties
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from broker.core.exchange import Exchange
 
 RELEASED_AT_ONCE: Final = 200
-"""Messages of one exchange that are routed in one turn: some 10 ms."""
+"""Messages of one exchange that are routed in one turn, or fewer, if they are large: some 10 ms."""
 RELEASED_BYTES: Final = 1 << 22
 """Octets of them that are read, or go into queues, as one."""
 
@@ -85,8 +85,8 @@ class Release(Expiry):
     def _expire(self, now: int, *, is_final: bool = True) -> None:
         queue = self.queue
         assert isinstance(queue, Delayed)
-        if queue.reads:
-            # The next ones are not to pass those that are being read.
+        if queue.is_releasing:
+            # The next ones are not to pass those before them.
             return
         due = self.take_due(now, RELEASED_AT_ONCE)
         if due:
@@ -96,7 +96,7 @@ class Release(Expiry):
 class Delayed(Queue):
     """What waits at one exchange."""
 
-    __slots__ = ("exchange", "reads")
+    __slots__ = ("_line", "exchange", "reads")
 
     def __init__(self, broker: Broker, exchange: Exchange) -> None:
         super().__init__(
@@ -108,6 +108,8 @@ class Delayed(Queue):
         self.exchange = exchange
         # How many times messages that are due are being read.
         self.reads = 0
+        # Those that are due and have their turns next.
+        self._line: list[Entry] = []
         self.expiry = Release(self)
         use_sparse(self)
 
@@ -115,6 +117,11 @@ class Delayed(Queue):
         """Messages begin to wait; nobody counts that as routing them."""
         super().publish(messages, size)
         self.broker.counters.messages_routed -= len(messages)
+
+    @property
+    def is_releasing(self) -> bool:
+        """Whether messages that are due are still to be read or to be routed."""
+        return bool(self.reads or self._line)
 
     def release(self, entries: Sequence[Entry]) -> None:
         """These messages, which left the line, are due: they are routed, in order."""
@@ -152,11 +159,28 @@ class Delayed(Queue):
         return len(entries)
 
     def _route(self, entries: Sequence[Entry]) -> None:
+        """It is their turn, behind those that wait for theirs."""
+        is_next = not self._line
+        self._line += entries
+        if is_next:
+            self._route_first()
+
+    def _route_first(self) -> None:
+        some, _ = first_of(self._line, RELEASED_AT_ONCE)
         routing = _Routing(self)
-        for entry in entries:
+        for entry in some:
             routing.send(entry[MESSAGE])
         routing.flush()
-        let_go(self, list(entries))
+        let_go(self, some)
+        self._line = self._line[len(some) :]
+        if self._line:
+            self.broker.timers.set(Again(self._route_next), self.broker.timers.now + 1)
+
+    def _route_next(self) -> None:
+        if not self.is_deleted:
+            self._route_first()
+            if not self._line:
+                self.touch()
 
     # For who looks after them
 

@@ -139,7 +139,7 @@ class Graves:
                 self._read(queue, line)
                 return 0
         burial = line[0]
-        some, work = _first_of(entries, room)
+        some, work = first_of(entries, room)
         count = Letters(queue, burial.reason).send([entry[MESSAGE] for entry in some])
         self._replace(queue, line, entries[count:])
         if burial.is_kept and not queue.is_deleted:
@@ -200,7 +200,7 @@ class Graves:
             self._waiting.discard(queue)
 
 
-def _first_of(entries: list[Entry], room: int) -> tuple[list[Entry], int]:
+def first_of(entries: list[Entry], room: int) -> tuple[list[Entry], int]:
     """The first ones that are as much work as so many small messages, at least one; and how many
     small ones they count for."""
     left = room

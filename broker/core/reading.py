@@ -318,7 +318,7 @@ def _give_back(queue: Queue, entries: list[Entry]) -> None:
 # Those that die
 
 
-class _Again:
+class Again:
     """Tries again to read what could not be read."""
 
     __slots__ = ("_then", "due")
@@ -363,7 +363,7 @@ def read_contents(queue: Queue, entries: list[Entry], done: Callable[[list[Entry
 
     def told(octets: list[bytes] | None) -> None:
         if octets is None:
-            again = _Again(partial(read_contents, queue, entries, done))
+            again = Again(partial(read_contents, queue, entries, done))
             timers = queue.broker.timers
             timers.set(again, timers.now + READ_AGAIN_MS)
             return
