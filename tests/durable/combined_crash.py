@@ -163,6 +163,8 @@ class Midst:
             if not (is_clean and item.persistent) or item.earliest is not None:
                 versions += self.between.get(item, [])
                 versions += [self.before[item]] if item in self.before else []
+            if machine.limits:
+                versions += unread(versions)
             may_be_new = item in new and not item.is_confirmed
             self._judge(item, versions, where.pop(item.name, []), may_be_missing=may_be_new)
         strangers = {name: places for name, places in where.items() if places}
@@ -229,6 +231,13 @@ class Midst:
 def _different(items: Iterable[Item]) -> list[Item]:
     """Each version once."""
     return list({(repr(item), item.returns): item for item in items}.values())
+
+
+def unread(versions: Iterable[Item]) -> list[Item]:
+    """What came back after its time, as long as it is only counted: where memory is short it has to
+    be read before it can go on, and is in its place if the broker ends before that."""
+    late = [item for item in versions if item.state is State.GONE and item.fate == "expired"]
+    return [changed(item, state=State.READY, fate="") for item in late if item.returns]
 
 
 def all_outcomes(model: Model, versions: Iterable[Item], began: int) -> Iterable[Item]:

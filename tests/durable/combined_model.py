@@ -226,7 +226,10 @@ class Model:
         """A broker started: nobody knows since when its queues have a TTL."""
         self.now = now
         self.has_started = True
-        unknown = [i for i in self.alive if i.published is None and i.state is not State.DELAYED]
+        # What came to its queue while a broker ended (`earliest`) says when it did: only the model
+        # does not know it, and no TTL begins anew for that.
+        undated = [i for i in self.alive if i.published is None and i.earliest is None]
+        unknown = [item for item in undated if item.state is not State.DELAYED]
         self._begun_anew = {self._lane(item) for item in unknown if item.queue in LASTING}
         for queue, rules in self.rules.items():
             rules.before, rules.since = rules.since, now

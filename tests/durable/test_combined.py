@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from tests.durable.combined_crash import Midst, crash_at_rest, stop_at_rest
 from tests.durable.combined_faults import COMBINED_FAULTS, COMBINED_SURVIVORS
 from tests.durable.combined_machine import BACKLOG_MAX, CombinedMachine
-from tests.durable.combined_model import BRIEF, DEAD, LETTERS, WORK
+from tests.durable.combined_model import BRIEF, DEAD, LETTERS, WORK, State
 from tests.durable.combined_observer import GET
 from tests.durable.faults import Fault
 from tests.durable.kinds import make_small, run
@@ -144,6 +144,60 @@ def test_features_together_keep_what_is_promised() -> None:
 @pytest.mark.parametrize("memory", [0, LITTLE])
 def test_features_together_keep_what_is_promised_in_long_runs(seed: int, memory: int) -> None:
     run(KIND, seed, STEPS, memory=memory)
+
+
+def message(**wanted: Any) -> dict[str, Any]:
+    usual = {"padding": 0, "priority": 0, "persistent": True, "ttl": None, "delay": None}
+    return usual | wanted
+
+
+def test_what_is_released_while_a_broker_ends_expires_in_its_time_not_anew() -> None:
+    machine = CombinedMachine()
+    retries = {"delayed-retry-type": "returned", "delayed-retry-min": 100}
+    limits = {"message-ttl": 400, "max-length": 1, "dead-letter-exchange": "dlx"}
+    machine.set_policy(WORK, retries | limits)
+    machine.publish(WORK, [message(delay=40)])
+    machine.rest()
+    machine.consume(WORK, 1)
+    machine.rest()
+    midst = Midst(machine)
+    midst.pass_time(50)
+    midst.hear()
+    # The disk has two things to do, one after the other, until it is delivered.
+    midst.disk_works(9)
+    midst.hear()
+    midst.disk_works(9)
+    midst.hear()
+    midst.pass_time(200)
+    midst.stop(0)
+    machine.publish(WORK, [message()])
+    machine.rest()
+    machine.pass_time(300, jump=True)
+    [item] = machine.model.of(DEAD, State.READY)
+    assert (item.name, item.deaths) == ("000001", ((WORK, "expired", 1),))
+
+
+def test_what_came_back_after_its_time_dies_after_a_start_if_it_was_not_read_before() -> None:
+    machine = type("Limited", (CombinedMachine,), {"limits": {"memory": 6000}})()
+    machine.publish(WORK, [message()])
+    machine.rest()
+    machine.consume(WORK, 1)
+    machine.rest()
+    machine.settle(1, 0, "requeue", multiple=False)
+    machine.rest()
+    machine.set_policy(
+        WORK, {"message-ttl": 50, "dead-letter-exchange": "dlx", "delivery-limit": 3}
+    )
+    machine.pass_time(100, jump=True)
+    # What comes back in front of so many is in the log alone.
+    machine.publish(WORK, [message(padding=300) for _ in range(6)])
+    machine.rest()
+    Midst(machine).stop(0)
+    item = machine.model.find(WORK, "000001")
+    assert item is not None
+    assert (item.queue, item.state, item.returns) == (WORK, State.READY, 2)
+    machine.pass_time(50, jump=True)
+    assert (item.queue, item.deaths) == (DEAD, ((WORK, "expired", 1),))
 
 
 def found(
