@@ -29,7 +29,7 @@ from broker.storage.log import LogState
 from broker.wire.frames import FRAME_MAX_SIZE
 
 if TYPE_CHECKING:
-    from broker.core.duplicates import Duplicates
+    from broker.core.deduplication.duplicates import Duplicates
 
 MEMORY_LOW_SHARE = 0.95
 """Of the memory limit: publishers go on below it. A gap, so that they are not stopped and

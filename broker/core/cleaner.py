@@ -15,8 +15,8 @@ from itertools import groupby, takewhile
 from typing import TYPE_CHECKING
 
 from broker.core import records
+from broker.core.deduplication.remembered import read_record
 from broker.core.records import Kind, Put
-from broker.core.remembered import read_record
 from broker.storage.log import Location, LogState, Position
 
 if TYPE_CHECKING:

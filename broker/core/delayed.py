@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.core import delay
 from broker.core.dead_letters import carbon_copies
-from broker.core.duplicates import Judged
+from broker.core.deduplication.duplicates import Judged
 from broker.core.expiry import Expiry
 from broker.core.graves import first_of, let_go
 from broker.core.lines import discard, ready_numbers, use_sparse

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from broker.core.deduplicating import DEDUPLICATION
+from broker.core.deduplication.asked import DEDUPLICATION
 from broker.errors import AMQPError, ReplyCode
 from broker.wire.table import Field, Table, encode_table, plain
 from exchanges import EXCHANGE_TYPES, ExchangeArgumentError
 from exchanges import Exchange as Router
 
 if TYPE_CHECKING:
+    from broker.core.deduplication.duplicates import Duplicates
     from broker.core.delayed import Delayed
-    from broker.core.duplicates import Duplicates
     from broker.core.history import History
     from broker.core.queue import Queue
 

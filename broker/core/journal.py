@@ -22,8 +22,8 @@ from broker.core.stored import Run
 from broker.storage.log import Log, LogState, Position
 
 if TYPE_CHECKING:
+    from broker.core.deduplication.remembered import ReadWindows, Remembered
     from broker.core.lasting import Lasting
-    from broker.core.remembered import ReadWindows, Remembered
 
 UNDER_WAY_MAX = 2
 """Batches that are handed to the log before the first of them is durable."""

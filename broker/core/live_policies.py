@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.arguments import is_quorum
+from broker.core.deduplication.owners import follow
 from broker.core.definitions import policy_definition
 from broker.core.exchange import Exchange
 from broker.core.policies import (
@@ -21,7 +22,6 @@ from broker.core.policies import (
 from broker.core.policy_keys import without_effect
 from broker.core.queue import Queue
 from broker.core.rules import NO_RULES, QueueRules, rules_of
-from broker.core.windows import follow
 
 if TYPE_CHECKING:
     from broker.core.vhost import VHost

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from broker.core.consumer import Consumer
 from broker.core.dead_letters import REJECTED
 from broker.core.dispatch import hand_out
-from broker.core.keyed import KeyedQueue, is_keyed
+from broker.core.keyed.queue import KeyedQueue, is_keyed
 from broker.core.lanes import SHIFT, Arrivals, Lane
 from broker.core.lasting import Lasting
 from broker.core.limits import drop_head

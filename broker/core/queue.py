@@ -39,9 +39,9 @@ from broker.wire.table import Table
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
-    from broker.core.duplicates import Duplicates
-    from broker.core.keyed import KeyedQueue
-    from broker.core.present import Present
+    from broker.core.deduplication.duplicates import Duplicates
+    from broker.core.deduplication.present import Present
+    from broker.core.keyed.queue import KeyedQueue
 
 
 PACE_FROM = 16 << 20

@@ -7,7 +7,7 @@ endian, so that whole columns of them are written and read at once.
     settled    numbers that left a queue for good
     delivered  the highest number each queue has handed out: what comes back up to it was seen
     returned   how often messages came back; held: until when these wait
-    remembered ids that were published lately (broker.core.remembered)
+    remembered ids that were published lately (broker.core.deduplication.remembered)
     counters   next number and highest delivered one of queues, in a snapshot
     others     definitions, as field tables
 """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import definitions, records
 from broker.core.batches import Batches
+from broker.core.deduplication.remembered import ReadWindows
 from broker.core.delayed import Delayed
 from broker.core.expiring import Expiring
 from broker.core.history import History
@@ -24,7 +25,6 @@ from broker.core.policies import PolicyError
 from broker.core.priorities import PriorityQueue
 from broker.core.queue import Queue
 from broker.core.records import Kind
-from broker.core.remembered import ReadWindows
 from broker.core.retries import Retries
 from broker.core.stored import Run
 from broker.storage.log import Log, LogDamagedError, Position

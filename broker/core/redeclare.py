@@ -13,7 +13,7 @@ from broker.core.arguments import (
     inequality,
     unequal_arguments,
 )
-from broker.core.deduplicating import EXCHANGE_ARGUMENTS, check_exchange
+from broker.core.deduplication.asked import EXCHANGE_ARGUMENTS, check_exchange
 from broker.core.definitions import exchange_definition, queue_definition
 from broker.core.exchange import Exchange
 from broker.core.queue import Queue

@@ -15,7 +15,7 @@ from broker.wire.table import Field, plain, read_fields
 from exchanges import KeyFrom, KeySource
 
 if TYPE_CHECKING:
-    from broker.core.duplicates import Judged
+    from broker.core.deduplication.duplicates import Judged
     from broker.core.queue import Queue
     from broker.core.vhost import VHost
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.arguments import check_queue_arguments
 from broker.core.consumer import Owner
-from broker.core.deduplicating import check_exchange
+from broker.core.deduplication.asked import check_exchange
 from broker.core.definitions import (
     Definition,
     binding_definition,

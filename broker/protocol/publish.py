@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from broker.core.deduplication.duplicates import Judged
 from broker.core.delay import delay_of
 from broker.core.delayed import apart, waiting_from
-from broker.core.duplicates import Judged
 from broker.core.exchange import Exchange
 from broker.core.expiring import can_join
 from broker.core.history import History
@@ -28,14 +28,14 @@ from broker.core.reply import REPLY_TO_NAME, ReplyChannel
 from broker.core.routing import Passage, find_queues
 from broker.core.rules import REJECT_PUBLISH_DLX
 from broker.errors import ReplyCode, storage_failed
-from broker.protocol.deduplication import (
+from broker.protocol.publish_checks import check_and_edit, is_special, sender_keys
+from broker.protocol.publish_once import (
     Sent,
     is_lost,
     is_written,
     publish_once,
     wait_for,
 )
-from broker.protocol.publish_checks import check_and_edit, is_special, sender_keys
 from broker.protocol.route import Route, resolve
 from broker.wire import properties
 from broker.wire.frames import CONTENT_HEADER

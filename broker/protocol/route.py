@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from broker.core.arguments import is_quorum
-from broker.core.duplicates import Duplicates
+from broker.core.deduplication.duplicates import Duplicates
 from broker.core.exchange import Exchange
 from broker.core.message import PUBLISHED, Origin, make_origin, with_time
 from broker.core.queue import Queue
@@ -14,7 +14,7 @@ from broker.core.reply import REPLY_TO_NAME
 from broker.core.routing import Passage, find_queues
 from broker.errors import AMQPError, ReplyCode, exchange_title
 from broker.protocol.assembly import PUBLISH
-from broker.protocol.deduplication import knows_duplicates, single_judge
+from broker.protocol.publish_once import knows_duplicates, single_judge
 from broker.wire import properties
 from broker.wire.methods import commands, decode_method
 

@@ -13,7 +13,7 @@ from broker.protocol.assembly import PUBLISH
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker
-    from broker.protocol.deduplication import Sent
+    from broker.protocol.publish_once import Sent
     from broker.protocol.route import Route
 
 LASTING_BYTES_MAX = 1 << 30

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from broker.core.broker import Broker, Limits
 from broker.core.consumer import Consumer
 from broker.core.dispatch import get, is_coming
-from broker.core.keyed import KeyedQueue
+from broker.core.keyed.queue import KeyedQueue
 from broker.core.message import NUMBER, RETURNS, Entry, Message, make_origin, size_of
 from broker.core.priorities import make_queue
 from broker.core.rules import QueueRules

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from operator import itemgetter
 
-from broker.core.keyed import KeyedQueue
+from broker.core.keyed.queue import KeyedQueue
 from broker.core.message import NUMBER, Entry
 from broker.core.queue import Queue
 from broker.core.reading import BARE

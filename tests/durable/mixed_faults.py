@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from broker.core import dispatch, keyed_dispatch
+from broker.core import dispatch
 from broker.core import queue as queue_module
 from broker.core.consumer import Consumer, ConsumerLine
-from broker.core.duplicates import Duplicates
+from broker.core.deduplication.duplicates import Duplicates
+from broker.core.deduplication.present import Present
+from broker.core.deduplication.remembered import Remembered
 from broker.core.expiry import Lease
-from broker.core.groups import Groups
-from broker.core.keyed import KeyedQueue
+from broker.core.keyed import dispatch as keyed_dispatch
+from broker.core.keyed.groups import Groups
+from broker.core.keyed.queue import KeyedQueue
+from broker.core.keyed.turns import Turns
 from broker.core.message import MESSAGE, ORIGIN, TTL, Entry
-from broker.core.present import Present
 from broker.core.queue import Queue
-from broker.core.remembered import Remembered
-from broker.core.turns import Turns
 from broker.protocol.consumer_timeout import DeliveryTimeouts, Watch
 from broker.protocol.late import LateTags
 from broker.wire import properties

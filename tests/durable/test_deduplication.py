@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from broker.core import cleaner
+from broker.core.deduplication.remembered import read_record, record
 from broker.core.policies import Policy
 from broker.core.records import HEAD
 from broker.core.redeclare import Redeclare
-from broker.core.remembered import read_record, record
 from broker.storage.log import LogState
 from broker.wire.table import Table
 from tests.durable.deduplicating import (

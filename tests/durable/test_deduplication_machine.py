@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core import cleaner
-from broker.core.duplicates import Duplicates
+from broker.core.deduplication.duplicates import Duplicates
 from broker.storage.log import LogState
 from broker.wire.properties import DELIVERY_MODE, HEADERS
 from broker.wire.table import Field, Table, encode_table

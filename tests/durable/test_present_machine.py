@@ -8,7 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broker.core import cleaner, duplicates, paging, reading
+from broker.core import cleaner, paging, reading
+from broker.core.deduplication import duplicates
 from broker.wire.properties import DELIVERY_MODE, HEADERS, PRIORITY
 from broker.wire.table import Field, Table, encode_table
 from tests.durable.site import DurableSite

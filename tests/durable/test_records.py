@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import records, remembered
+from broker.core import records
+from broker.core.deduplication import remembered
 from broker.core.message import (
     MESSAGE_OVERHEAD,
     Message,

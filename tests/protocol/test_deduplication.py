@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import duplicates
 from broker.core.broker import Limits
+from broker.core.deduplication import duplicates
 from broker.wire.properties import HEADERS
 from broker.wire.table import Field, encode_table
 from tests.protocol.client import (

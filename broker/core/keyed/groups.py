@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
-from broker.core.keys import Key, Reader
+from broker.core.keyed.keys import Key, Reader
+from broker.core.keyed.number_line import NumberLines
 from broker.core.message import NUMBER, Entry
-from broker.core.number_line import NumberLines
 
 KEY_BYTES = 220
 """Octets of memory for a key of which something waits: a place in a dictionary, one in the heap,

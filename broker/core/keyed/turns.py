@@ -1,11 +1,11 @@
-"""The turns of values that share a queue (`broker.core.shares`)."""
+"""The turns of values that share a queue (`broker.core.keyed.shares`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
-from broker.core.keys import Key
+from broker.core.keyed.keys import Key
 
 _STALE_MIN = 64
 """Places that no longer hold, beyond twice those that do."""

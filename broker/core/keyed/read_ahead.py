@@ -1,5 +1,5 @@
-"""Reading messages of a queue with keys (`broker.core.keyed`) that are in a log alone: those that
-are next before others in front of them, and after a start the keys of all."""
+"""Reading messages of a queue with keys that are in a log alone: those that are next before others
+in front of them, and after a start the keys of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core import records
-from broker.core.keyed_dispatch import ALL
+from broker.core.keyed.dispatch import ALL
 from broker.core.lasting import Lasting
 from broker.core.message import NUMBER, Entry, bodies_bytes, entries_size
 from broker.core.reading import (
@@ -24,10 +24,10 @@ from broker.core.reading import (
 )
 
 if TYPE_CHECKING:
-    from broker.core.groups import Groups
-    from broker.core.keyed import KeyedQueue
+    from broker.core.keyed.groups import Groups
+    from broker.core.keyed.queue import KeyedQueue
+    from broker.core.keyed.shares import SharedGroups, Shares
     from broker.core.paging import Paged
-    from broker.core.shares import SharedGroups, Shares
 
 WANTED_MAX = 512
 """Messages that are read at once, ahead of others."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from broker.core.deduplicating import MESSAGE_ID, Deduplication
-from broker.core.deduplication import EXPIRES, NUMBER, Original, Window, id_of, id_of_text
+from broker.core.deduplication.asked import MESSAGE_ID, Deduplication
+from broker.core.deduplication.remembered import SHIFT, Remembered, Row, next_number
+from broker.core.deduplication.window import EXPIRES, NUMBER, Original, Window, id_of, id_of_text
 from broker.core.exchange import Exchange
 from broker.core.message import CONTENT, HEADER_SIZE, Message
-from broker.core.remembered import SHIFT, Remembered, Row, next_number
 from broker.wire import properties
 from broker.wire.table import INTEGER_TYPES
 

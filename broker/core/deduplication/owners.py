@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from broker.core.deduplicating import Deduplication, deduplication_of
+from broker.core.deduplication.asked import Deduplication, deduplication_of
+from broker.core.deduplication.duplicates import Duplicates
+from broker.core.deduplication.present import Present
+from broker.core.deduplication.remembered import PRESENT, Remembered
 from broker.core.definitions import exchange_definition
-from broker.core.duplicates import Duplicates
 from broker.core.exchange import Exchange
-from broker.core.present import Present
 from broker.core.queue import Queue
-from broker.core.remembered import PRESENT, Remembered
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker

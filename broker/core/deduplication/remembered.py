@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from broker.core.deduplication import NUMBER, POSITION, Original, Window
+from broker.core.deduplication.window import NUMBER, POSITION, Original, Window
 from broker.core.records import HEAD, Kind, column, read_column
 from broker.storage.log import Position
 

@@ -7,8 +7,8 @@ its last one, or began to wait. A value whose load changes gets a new place; its
 the heap until it comes to the top, or until there are too many of those. Within a value messages go
 in order.
 
-With groups (`broker.core.groups`) only the first message of each key that is not busy may go out;
-these stand, by value, in heaps of their own.
+With groups only the first message of each key that is not busy may go out; these stand, by value,
+in heaps of their own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 
-from broker.core.groups import KEY_BYTES
-from broker.core.keys import Key, Reader
+from broker.core.keyed.groups import KEY_BYTES
+from broker.core.keyed.keys import Key, Reader
+from broker.core.keyed.number_line import NumberLines
+from broker.core.keyed.turns import Turns
 from broker.core.message import NUMBER, Entry
-from broker.core.number_line import NumberLines
-from broker.core.turns import Turns
 
 VALUE_BYTES = 350
 """Octets of memory for a value of which something waits: places in three dictionaries and in the

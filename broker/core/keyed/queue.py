@@ -2,9 +2,9 @@
 
 Theory of operation. Messages stand in the lines of every queue, with numbers, paging and deadlines
 as everywhere. Over these is an index of their numbers by key, which knows who is next
-(`broker.core.groups`, `broker.core.shares`). So any message can be next: it is taken by its number
-from wherever it is (`near`, `ready`, behind it). What is in a log alone is read first, ahead of the
-others (`broker.core.read_ahead`), while messages of other keys go on.
+(`groups`, `shares`). So any message can be next: it is taken by its number from wherever it is
+(`near`, `ready`, behind it). What is in a log alone is read first, ahead of the others
+(`read_ahead`), while messages of other keys go on.
 
 New messages are `arrivals` until the end of their batch: those that can go out at once never get to
 a line or the index.
@@ -20,9 +20,12 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from broker.core.groups import Groups
-from broker.core.keyed_dispatch import ALL, hand_out, next_waiting
-from broker.core.keys import make_reader
+from broker.core.keyed.dispatch import ALL, hand_out, next_waiting
+from broker.core.keyed.groups import Groups
+from broker.core.keyed.keys import make_reader
+from broker.core.keyed.near import NEAR_BYTES, Near
+from broker.core.keyed.read_ahead import ReadAhead
+from broker.core.keyed.shares import SharedGroups, Shares
 from broker.core.limits import drop_head
 from broker.core.lines import first_number, sparse_bytes
 from broker.core.message import (
@@ -38,11 +41,8 @@ from broker.core.message import (
     entries_size,
     entry_size,
 )
-from broker.core.near import NEAR_BYTES, Near
 from broker.core.queue import PACE_FROM, Queue
-from broker.core.read_ahead import ReadAhead
 from broker.core.reading import BARE, where
-from broker.core.shares import SharedGroups, Shares
 from broker.core.sparse import Sparse
 from broker.wire.table import Table
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broker.core.deduplication import ENTRY_BYTES, EXPIRES, ID_MAX, Original, Window, id_of
+from broker.core.deduplication.window import ENTRY_BYTES, EXPIRES, ID_MAX, Original, Window, id_of
 from broker.wire.table import INTEGER_TYPES, Field
 from tests.wire.profiles import examples, steps
 from tests.wire.strategies import fields

@@ -1,4 +1,4 @@
-"""Messages of a queue with keys (`broker.core.keyed`) on their way to consumers."""
+"""Messages of a queue with keys (`broker.core.keyed.queue`) on their way to consumers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from broker.core.message import (
 from broker.core.reading import is_bare
 
 if TYPE_CHECKING:
-    from broker.core.keyed import KeyedQueue
+    from broker.core.keyed.queue import KeyedQueue
 
 ALL = sys.maxsize
 """More than the number of any message."""

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from broker.core.deduplicating import Deduplication
-from broker.core.deduplication import NUMBER, Original
-from broker.core.duplicates import SHRINK_AT_ONCE, Duplicates, Mark
+from broker.core.deduplication.asked import Deduplication
+from broker.core.deduplication.duplicates import SHRINK_AT_ONCE, Duplicates, Mark
+from broker.core.deduplication.remembered import Remembered, Row
+from broker.core.deduplication.window import NUMBER, Original
 from broker.core.message import CONTENT, HEADER_SIZE, ORIGIN, PERSISTENT, Entry, Message
 from broker.core.message import NUMBER as ENTRY_NUMBER
 from broker.core.priorities import PriorityQueue
-from broker.core.remembered import Remembered, Row
 
 if TYPE_CHECKING:
     from broker.core.broker import Broker

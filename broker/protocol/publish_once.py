@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.core.duplicates import Duplicates, Judged
+from broker.core.deduplication.duplicates import Duplicates, Judged
 from broker.core.history import History
 from broker.core.message import ORIGIN, PERSISTENT, Message
 from broker.core.queue import Queue

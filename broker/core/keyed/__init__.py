@@ -1,0 +1,1 @@
+"""Queues with order by key (`x-group-by`) and fair shares (`x-fair-by`)."""
