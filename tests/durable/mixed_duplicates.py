@@ -100,6 +100,10 @@ class Duplicates(MixedClients):
     def _doubt_all(self) -> None:
         ids = {c.identity for sent in self.step.sent for c in sent.copies if c.identity}
         self._doubt(ids, None)
+        # What was asked for in the midst may never have been taken: then nothing had to make room.
+        for window in (self.world.once, *[each.window for each in self.world.queues.values()]):
+            if window is not None:
+                window.doubts(window.left)
 
     def _doubt(self, identities: Collection[str], copies: list[Copy] | None) -> None:
         """Who has taken messages with these ids, nobody knows: of these copies, or at all."""
@@ -124,13 +128,20 @@ class Duplicates(MixedClients):
             return None
         if facts.window is not None:
             return facts.window.knows(identity, self.now)
-        if identity in taken[copy.queue]:
-            # In a queue that is limited each is judged alone: the other may be gone.
-            return None if facts.rules.is_limited else True
+        earlier = taken[copy.queue].get(identity)
+        if earlier is not None:
+            # Where each is judged alone, the other may be gone: from a queue that is limited, or
+            # to who need not acknowledge it.
+            may_be_gone = facts.rules.is_limited or self._was_handed_over(earlier)
+            return None if may_be_gone else True
         latest = facts.latest.get(identity, copy)
         if latest is None:
             return None
         return latest.is_there and latest.queue == copy.queue and latest is not copy
+
+    def _was_handed_over(self, copy: Copy) -> bool:
+        """Whether it was delivered in this step to who need not acknowledge it."""
+        return any(seen.copy is copy and seen.holder.no_ack for seen in self.step.seen)
 
     def _takes(
         self, copy: Copy, taken: dict[str, dict[str, Copy]], there: set[Copy], answer: bool | None

@@ -227,6 +227,9 @@ class Paths:
         rules = self.world.queues[queue].rules
         how = self.way_back(copy, is_first=is_first) if one is not None else None
         is_held = one is not None and one.state is State.HELD
+        if self.step.is_open and reason != "rejected" and how in ("ack", "reject"):
+            # The end may have come before that lasted: then it came back, and died as any other.
+            how = "end"
         if is_held and how is None:
             raise fail("conservation", f"it died ({reason}) while it is held")
         if reason == "rejected":

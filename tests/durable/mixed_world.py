@@ -137,7 +137,8 @@ class Window:
 
     def restart(self, *, durable: bool) -> None:
         """What does not last is forgotten, and what made room for that may be there again."""
-        if durable and len(self.ids) >= self.size:
+        if durable:
+            # Also where doubts have left fewer than there is room for.
             self.doubt |= self.left
         self.left.clear()
         self.ids = {each: known for each, known in self.ids.items() if durable and known[1]}

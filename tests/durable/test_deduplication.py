@@ -227,6 +227,19 @@ def test_id_is_durable_with_its_message_or_neither_is(keep: int) -> None:
     assert sorted(body[0] for body in taken(site)) == list("abcd")
 
 
+@pytest.mark.parametrize("is_persistent", [False, True])
+def test_ids_that_made_room_for_what_is_lost_are_known_again(is_persistent: bool) -> None:
+    site = DurableSite()
+    client = exchange(site, x_cache_size=number(2))
+    send(client, "a", "b")
+    site.settle_down()
+    send(client, "c", "d", persistent=is_persistent)
+    site = site.crash()
+    send(site.connect(), "a", "b", "c")
+    site.settle_down()
+    assert taken(site) == ["a0", "b1", "c2"]
+
+
 def test_original_that_was_not_written_is_no_original() -> None:
     site = DurableSite()
     client = exchange(site)
