@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,12 @@ from broker.core.lasting import Lasting
 from broker.core.limits import drop_head
 from broker.core.message import (
     CONTENT,
-    HEADER_SIZE,
     NUMBER,
     Entry,
     Message,
+    content_of,
     entries_size,
+    header_of,
     size_of,
 )
 from broker.core.queue import Queue
@@ -141,21 +142,21 @@ class PriorityQueue(Queue):
 
     def sorted(self, messages: Sequence[Message]) -> Mapping[Lane, list[Message]]:
         """Messages by the lane they belong to, in order within each."""
-        before, groups = self._sorted
-        return groups if before is messages else self._sort(messages)[0]
+        return self._sorted[1] if self._sorted[0] is messages else self._sort(messages)[0]
 
     def _sort(self, messages: Sequence[Message]) -> tuple[dict[Lane, list[Message]], list[Entry]]:
         """The same, and entries for them in order, numbered as if none had come meanwhile."""
+        known = self._by_header
+        header = header_of(messages[0])
+        if all(map(bytes.startswith, map(content_of, messages), repeat(header))):
+            lane = known.get(header) or self._learn(header, messages[0])
+            numbers = range(lane.next_number, lane.next_number + len(messages))
+            return {lane: list(messages)}, list(zip(numbers, messages, repeat(0)))
         groups: dict[Lane, list[Message]] = {}
         entries: list[Entry] = []
-        known = self._by_header
-        header = b""
-        number = 0
         for message in messages:
-            content = message[CONTENT]
-            # Most look like the one before.
-            if not number or not content.startswith(header):
-                header = content[: message[HEADER_SIZE]]
+            if not groups or not message[CONTENT].startswith(header):
+                header = header_of(message)
                 lane = known.get(header) or self._learn(header, message)
                 some = groups.setdefault(lane, [])
                 number = lane.next_number + len(some)
