@@ -146,8 +146,11 @@ class Server:
 
     def advance(self) -> None:
         """Begins a batch: what is due happens, a bounded part of it at a time."""
-        # Written out: each chunk of each connection begins here.
-        self.broker.timers.advance(int((self._zero_s + time.monotonic()) * 1000))
+        # Written out: each chunk of each connection begins here. What is set for now has an alarm.
+        now = int((self._zero_s + time.monotonic()) * 1000)
+        timers = self.broker.timers
+        if now > timers.now:
+            timers.advance(now)
 
     def _ring(self) -> None:
         """Something is due."""
