@@ -66,7 +66,8 @@ def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
     if limit >= len(ready) and queue.ready_bytes <= output_room and ready[-1][NUMBER] <= last:
         entries = list(ready)
         ready.clear()
-        count_again(queue, entries)
+        if queue.lasting is not None:
+            count_again(queue, entries)
         queue.hand_over(consumer, entries, queue.ready_bytes)
         return
     if ready[-1][NUMBER] > last:
@@ -80,7 +81,8 @@ def _give(queue: Queue, consumer: Consumer, limit: int) -> None:
         # The first ones are larger than most.
         size -= entry_size(entries[-1])
         ready.appendleft(entries.pop())
-    count_again(queue, entries)
+    if queue.lasting is not None:
+        count_again(queue, entries)
     queue.hand_over(consumer, entries, size)
 
 

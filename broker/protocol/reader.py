@@ -15,6 +15,7 @@ from broker.protocol.frame_errors import frame_end_error, frame_error, too_large
 from broker.protocol.memory import is_refusing, must_stay, pause
 from broker.protocol.methods import CHANNEL_METHODS, CONNECTION_METHODS
 from broker.protocol.methods.connection import start
+from broker.protocol.output import OUTPUT_MAX
 from broker.protocol.publish import publish, publish_special
 from broker.protocol.publish_checks import is_special
 from broker.protocol.refusal import RefusedContent
@@ -48,6 +49,8 @@ PROTOCOL_HEADER_SIZE = len(PROTOCOL_HEADER)
 WORK_MAX = 20_000
 """Messages moved for one connection (queued, delivered, settled, returned) before the others have
 a turn: some 20 ms. A frame of 12 octets may move thousands."""
+_PAYLOAD_BEYOND = FRAME_SIZE_FUDGE - FRAME_OVERHEAD
+"""Octets that a payload may have more than a frame."""
 _NOT_A_METHOD = "expected method frame, got non method frame instead"
 
 
@@ -93,7 +96,7 @@ def frame_size(begin: Remainder, frame_max: int) -> int:
 
 def payload_max(frame_max: int) -> int:
     """Octets that the payload of a frame may have."""
-    return frame_max - FRAME_OVERHEAD + FRAME_SIZE_FUDGE
+    return frame_max + _PAYLOAD_BEYOND
 
 
 def read_frames(connection: Connection, chunk: bytes) -> None:
@@ -101,18 +104,18 @@ def read_frames(connection: Connection, chunk: bytes) -> None:
     the last frame that was taken. Raises AMQPError where the frames themselves are broken."""
     size = len(chunk)
     unpack = FRAME_HEADER.unpack_from
-    broker = connection.broker
+    broker, output = connection.broker, connection.output
     work_max = broker.work + WORK_MAX
     while (
         size - (at := connection.position) >= FRAME_HEADER.size
         and connection.state is not ConnectionState.CLOSED
     ):
-        if connection.output.is_full() or broker.work > work_max:
+        if output.size >= OUTPUT_MAX or broker.work > work_max:
             connection.wants_turn = True
             return
         kind, number, length = unpack(chunk, at)
         end = at + FRAME_OVERHEAD + length
-        if length > payload_max(connection.frame_max):
+        if length > connection.frame_max + _PAYLOAD_BEYOND:
             raise too_large(kind, length, connection.frame_max)
         if end > size:
             return
