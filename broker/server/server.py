@@ -146,9 +146,8 @@ class Server:
 
     def advance(self) -> None:
         """Begins a batch: what is due happens, a bounded part of it at a time."""
-        # Written out: each chunk of each connection begins here. What is set for now has an alarm.
-        now = int((self._zero_s + time.monotonic()) * 1000)
-        timers = self.broker.timers
+        # Each chunk of each connection begins here. What is set for now has an alarm.
+        now, timers = self._message_time(), self.broker.timers
         if now > timers.now:
             timers.advance(now)
 
